@@ -1,0 +1,558 @@
+//! The statements of the six rpcs over the main crate's schema. They know nothing of threads or
+//! gRPC: how they are scheduled and how their rows are sent is what tells the two peers apart.
+
+use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::path::Path;
+
+use prost_types::Timestamp;
+use rusqlite::types::Value;
+use rusqlite::{ffi, params, params_from_iter, Connection, OptionalExtension, Row, Transaction};
+use tonic::Status;
+
+use crate::proto::{
+    BulkCommit, BulkResult, CreateInvoiceRequest, CurrencyTotal, ExportRequest, Invoice,
+    InvoiceStatus, ListInvoicesRequest, ReconcileAck, ReconcileEvent, ReconcileOutcome, Summary,
+    SummaryRequest,
+};
+use crate::rules;
+
+const SCHEMA: &str = include_str!("../../../sql/migrations/0001_initial.sql");
+
+/// The columns of an exported row, in the order of the fields of `Invoice`.
+pub const COLUMNS: &str = "sequence, invoice_id, customer_id, total_amount_cents, currency, \
+                           status, paid_cents, issued_at, issued_at_nanos, memo";
+
+const INSERT_INVOICE: &str = "INSERT INTO invoices (invoice_id, customer_id, total_amount_cents, \
+                              currency, status, paid_cents, issued_at, issued_at_nanos, memo) \
+                              VALUES (?1, ?2, ?3, ?4, ?5, 0, ?6, ?7, ?8)";
+
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// A fault of the database, or an answer that is a status already.
+#[derive(Debug)]
+pub enum Error {
+    Sql(rusqlite::Error),
+    Status(Status),
+}
+
+impl From<rusqlite::Error> for Error {
+    fn from(error: rusqlite::Error) -> Error {
+        Error::Sql(error)
+    }
+}
+
+impl From<Status> for Error {
+    fn from(status: Status) -> Error {
+        Error::Status(status)
+    }
+}
+
+impl From<Error> for Status {
+    fn from(error: Error) -> Status {
+        let sql = match error {
+            Error::Status(status) => return status,
+            Error::Sql(sql) => sql,
+        };
+        match sql.sqlite_error_code() {
+            Some(ffi::ErrorCode::OperationInterrupted) => Status::deadline_exceeded("query ended"),
+            Some(
+                ffi::ErrorCode::DatabaseBusy
+                | ffi::ErrorCode::DatabaseLocked
+                | ffi::ErrorCode::DiskFull,
+            ) => Status::unavailable("the database is busy or out of disk"),
+            _ => {
+                eprintln!("database: {sql}");
+                Status::internal("a fault of the database, see the log")
+            }
+        }
+    }
+}
+
+/// Opens a connection with the pragmas of the main crate.
+pub fn open(path: &Path) -> rusqlite::Result<Connection> {
+    let mut connection = Connection::open(path)?;
+    pragmas(&mut connection)?;
+    Ok(connection)
+}
+
+/// Sets what a connection of its own does not inherit from the file.
+pub fn pragmas(connection: &mut Connection) -> rusqlite::Result<()> {
+    connection.execute_batch(
+        "PRAGMA busy_timeout = 5000; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; \
+         PRAGMA cache_size = -8192;",
+    )?;
+    connection.set_prepared_statement_cache_capacity(64);
+    Ok(())
+}
+
+/// Creates the schema in an empty file.
+pub fn migrate(connection: &mut Connection) -> rusqlite::Result<()> {
+    let version: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+    if version == 0 {
+        connection.execute_batch(&format!("BEGIN; {SCHEMA}; PRAGMA user_version = 1; COMMIT;"))?;
+    }
+    Ok(())
+}
+
+/// The highest sequence, 0 in an empty table.
+pub fn last_sequence(connection: &Connection) -> rusqlite::Result<i64> {
+    connection
+        .prepare_cached("SELECT coalesce(max(sequence), 0) FROM invoices")?
+        .query_row([], |row| row.get(0))
+}
+
+pub fn summary(connection: &Connection, request: &SummaryRequest) -> Result<Summary> {
+    let (from, until) = (request.issued_from.as_ref(), request.issued_until.as_ref());
+    rules::filter(&request.customer_id, &[], from, until)?;
+    let mut values = Vec::new();
+    let sql = if from.is_some() || until.is_some() {
+        let filter = conditions(&request.customer_id, &[], from, until, &mut values);
+        format!(
+            "SELECT currency, count(*), sum(total_amount_cents), sum(paid_cents) \
+             FROM invoices INDEXED BY invoices_by_issued_at \
+             WHERE {filter} GROUP BY currency ORDER BY currency"
+        )
+    } else {
+        let columns = "SELECT currency, invoice_count, total_cents, paid_cents FROM";
+        if request.customer_id.is_empty() {
+            format!("{columns} currency_totals ORDER BY currency")
+        } else {
+            values.push(Value::Text(request.customer_id.clone()));
+            format!("{columns} customer_totals WHERE customer_id = ?1 ORDER BY currency")
+        }
+    };
+    // One read transaction, so that the totals and the sequence are of one moment.
+    let transaction = connection.unchecked_transaction()?;
+    let totals = totals(&transaction, &sql, values)?;
+    let last_sequence = last_sequence(&transaction)?;
+    Ok(Summary {
+        invoice_count: totals.iter().map(|total| total.invoice_count).sum(),
+        totals,
+        last_sequence,
+    })
+}
+
+fn totals(
+    connection: &Connection,
+    sql: &str,
+    values: Vec<Value>,
+) -> rusqlite::Result<Vec<CurrencyTotal>> {
+    let mut statement = connection.prepare_cached(sql)?;
+    let rows = statement.query_map(params_from_iter(values), |row| {
+        let (total_cents, paid_cents): (i64, i64) = (row.get(2)?, row.get(3)?);
+        Ok(CurrencyTotal {
+            currency: row.get(0)?,
+            invoice_count: row.get(1)?,
+            total_cents,
+            paid_cents,
+            outstanding_cents: total_cents - paid_cents,
+        })
+    })?;
+    rows.collect()
+}
+
+/// The conditions of a filter as SQL, with its values appended to `values`.
+fn conditions(
+    customer: &str,
+    statuses: &[i32],
+    from: Option<&Timestamp>,
+    until: Option<&Timestamp>,
+    values: &mut Vec<Value>,
+) -> String {
+    let mut sql = String::from("1");
+    if !customer.is_empty() {
+        values.push(Value::Text(customer.to_owned()));
+        sql.push_str(&format!(" AND customer_id = ?{}", values.len()));
+    }
+    if !statuses.is_empty() {
+        let list: Vec<String> = statuses.iter().map(i32::to_string).collect();
+        sql.push_str(&format!(" AND status IN ({})", list.join(", ")));
+    }
+    for (bound, operator) in [(from, ">="), (until, "<")] {
+        if let Some(time) = bound {
+            values.push(Value::Integer(time.seconds));
+            values.push(Value::Integer(time.nanos.into()));
+            let n = values.len();
+            let times = "(issued_at, issued_at_nanos)";
+            sql.push_str(&format!(" AND {times} {operator} (?{}, ?{n})", n - 1));
+        }
+    }
+    sql
+}
+
+/// A scan in the order of `sequence` that can stop after any row and go on from there.
+pub struct Scan {
+    sql: String,
+    /// `after`, `last`, `limit`, then the values of the filter.
+    values: Vec<Value>,
+    after: i64,
+    last: i64,
+    left: i64,
+}
+
+impl Scan {
+    /// A scan of the rows there are now.
+    pub fn export(connection: &Connection, request: &ExportRequest) -> Result<Scan> {
+        let (from, until) = (request.issued_from.as_ref(), request.issued_until.as_ref());
+        rules::filter(&request.customer_id, &request.statuses, from, until)?;
+        let mut violations = rules::Violations::default();
+        violations.check(request.after_sequence >= 0, "after_sequence", "must be 0 or more");
+        violations.check(request.max_rows >= 0, "max_rows", "must be 0 or more");
+        violations.finish("")?;
+        let left = if request.max_rows == 0 { i64::MAX } else { request.max_rows };
+        let filter = (request.customer_id.as_str(), request.statuses.as_slice());
+        let last = last_sequence(connection)?;
+        Ok(Scan::new(filter, (from, until), request.after_sequence, last, left))
+    }
+
+    fn new(
+        (customer, statuses): (&str, &[i32]),
+        (from, until): (Option<&Timestamp>, Option<&Timestamp>),
+        after: i64,
+        last: i64,
+        left: i64,
+    ) -> Scan {
+        let mut values = vec![Value::Null; 3];
+        let filter = conditions(customer, statuses, from, until, &mut values);
+        // Both ways give the rows in the order of `sequence` without sorting.
+        let index =
+            if customer.is_empty() { "NOT INDEXED" } else { "INDEXED BY invoices_by_customer" };
+        let sql = format!(
+            "SELECT {COLUMNS} FROM invoices {index} \
+             WHERE sequence > ?1 AND sequence <= ?2 AND {filter} ORDER BY sequence LIMIT ?3"
+        );
+        Scan { sql, values, after, last, left }
+    }
+
+    /// Calls `each` for the next rows until it says false; true when there are no more.
+    pub fn run(
+        &mut self,
+        connection: &Connection,
+        mut each: impl FnMut(&Row<'_>) -> Result<bool>,
+    ) -> Result<bool> {
+        for (value, now) in self.values.iter_mut().zip([self.after, self.last, self.left]) {
+            *value = Value::Integer(now);
+        }
+        let mut statement = connection.prepare_cached(&self.sql)?;
+        let mut rows = statement.query(params_from_iter(&self.values))?;
+        while let Some(row) = rows.next()? {
+            self.after = row.get(0)?;
+            self.left -= 1;
+            if !each(row)? {
+                return Ok(self.left == 0);
+            }
+        }
+        Ok(true)
+    }
+}
+
+/// Reads one row of [`COLUMNS`] as a struct.
+pub fn invoice(row: &Row<'_>) -> rusqlite::Result<Invoice> {
+    Ok(Invoice {
+        sequence: row.get(0)?,
+        invoice_id: row.get(1)?,
+        customer_id: row.get(2)?,
+        total_amount_cents: row.get(3)?,
+        currency: row.get(4)?,
+        status: row.get(5)?,
+        paid_cents: row.get(6)?,
+        issued_at: Some(Timestamp { seconds: row.get(7)?, nanos: row.get(8)? }),
+        memo: row.get(9)?,
+    })
+}
+
+/// Calls `each` for the rows of a page; the token of the next page, empty after the last.
+pub fn page(
+    connection: &Connection,
+    request: &ListInvoicesRequest,
+    mut each: impl FnMut(&Row<'_>) -> Result<()>,
+) -> Result<String> {
+    let (from, until) = (request.issued_from.as_ref(), request.issued_until.as_ref());
+    rules::filter(&request.customer_id, &request.statuses, from, until)?;
+    let size = match request.page_size {
+        ..0 => return Err(rules::invalid("page_size", "must be 0 or more").into()),
+        0 => 100,
+        size => rules::MAX_PAGE_SIZE.min(size as usize),
+    };
+    let after = match request.page_token.as_str() {
+        "" => 0,
+        token => after_token(request, token)?,
+    };
+    let filter = (request.customer_id.as_str(), request.statuses.as_slice());
+    // One row more than the page tells whether there is a next page.
+    let mut scan = Scan::new(filter, (from, until), after, i64::MAX, size as i64 + 1);
+    let (mut count, mut last) = (0, 0);
+    scan.run(connection, |row| {
+        count += 1;
+        if count <= size {
+            last = row.get(0)?;
+            each(row)?;
+        }
+        Ok(true)
+    })?;
+    Ok(if count > size { token(request, last) } else { String::new() })
+}
+
+/// The cursor and a check over it and the filter.
+fn token(request: &ListInvoicesRequest, after: i64) -> String {
+    let mut hasher = DefaultHasher::new();
+    (after, &request.customer_id, &request.statuses).hash(&mut hasher);
+    for time in [&request.issued_from, &request.issued_until] {
+        time.as_ref().map(|time| (time.seconds, time.nanos)).hash(&mut hasher);
+    }
+    format!("{after}-{:016x}", hasher.finish())
+}
+
+fn after_token(request: &ListInvoicesRequest, text: &str) -> Result<i64> {
+    let after = text.split('-').next().and_then(|after| after.parse().ok());
+    match after {
+        Some(after) if token(request, after) == text => Ok(after),
+        _ => {
+            let expected = "must be the token of a page with this filter";
+            Err(rules::invalid("page_token", expected).into())
+        }
+    }
+}
+
+/// Creates the invoices of an upload, in the transaction or savepoint that is open.
+pub fn create(
+    connection: &Connection,
+    invoices: &[CreateInvoiceRequest],
+    commit: Option<&BulkCommit>,
+) -> Result<BulkResult> {
+    let batch_id = commit.map(|commit| commit.batch_id.as_str()).unwrap_or_default();
+    if let Some(result) = applied(connection, batch_id)? {
+        return Ok(result);
+    }
+    let mut insert = connection.prepare_cached(INSERT_INVOICE)?;
+    let mut totals = BTreeMap::new();
+    let first = last_sequence(connection)? + 1;
+    for invoice in invoices {
+        insert_invoice(&mut insert, invoice)?;
+        let (count, cents): &mut (i64, i64) = totals.entry(invoice.currency.as_str()).or_default();
+        *count += 1;
+        *cents = cents.checked_add(invoice.total_amount_cents).ok_or_else(overflow)?;
+    }
+    let count = invoices.len() as i64;
+    let (first_sequence, last_sequence) =
+        if count == 0 { (0, 0) } else { (first, first + count - 1) };
+    if !batch_id.is_empty() {
+        connection
+            .prepare_cached("INSERT INTO bulk_commits VALUES (?1, ?2, ?3, ?4)")?
+            .execute(params![batch_id, count, first_sequence, last_sequence])?;
+    }
+    let totals = totals.into_iter().map(|(currency, (invoice_count, total_cents))| CurrencyTotal {
+        currency: currency.to_owned(),
+        invoice_count,
+        total_cents,
+        paid_cents: 0,
+        outstanding_cents: total_cents,
+    });
+    Ok(result(batch_id, (first_sequence, last_sequence), totals.collect(), false))
+}
+
+fn insert_invoice(
+    insert: &mut rusqlite::CachedStatement<'_>,
+    invoice: &CreateInvoiceRequest,
+) -> Result<()> {
+    let assigned;
+    let invoice_id = if invoice.invoice_id.is_empty() {
+        assigned = uuid::Uuid::now_v7().to_string();
+        &assigned
+    } else {
+        &invoice.invoice_id
+    };
+    let status = match invoice.total_amount_cents {
+        0 => InvoiceStatus::Paid,
+        _ => InvoiceStatus::Open,
+    };
+    let issued_at = invoice.issued_at.unwrap_or_default();
+    let done = insert.execute(params![
+        invoice_id,
+        invoice.customer_id,
+        invoice.total_amount_cents,
+        invoice.currency,
+        status as i32,
+        issued_at.seconds,
+        issued_at.nanos,
+        invoice.memo,
+    ]);
+    match done.as_ref().err().and_then(extended_code) {
+        Some(ffi::SQLITE_CONSTRAINT_UNIQUE) => {
+            Err(Status::already_exists(format!("invoice_id {invoice_id} is taken")).into())
+        }
+        Some(ffi::SQLITE_CONSTRAINT_DATATYPE) => Err(overflow().into()),
+        _ => Ok(done.map(drop)?),
+    }
+}
+
+/// The result of an earlier upload of this name.
+fn applied(connection: &Connection, batch_id: &str) -> Result<Option<BulkResult>> {
+    if batch_id.is_empty() {
+        return Ok(None);
+    }
+    let sql = "SELECT first_sequence, last_sequence FROM bulk_commits WHERE batch_id = ?1";
+    let mut statement = connection.prepare_cached(sql)?;
+    let range = statement.query_row([batch_id], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
+    let Some((first, last)) = range else { return Ok(None) };
+    // Nothing was paid when the first result was sent.
+    let sql = "SELECT currency, count(*), sum(total_amount_cents), 0 FROM invoices \
+               WHERE sequence BETWEEN ?1 AND ?2 GROUP BY currency ORDER BY currency";
+    let totals = totals(connection, sql, vec![Value::Integer(first), Value::Integer(last)])?;
+    Ok(Some(result(batch_id, (first, last), totals, true)))
+}
+
+fn result(
+    batch_id: &str,
+    (first_sequence, last_sequence): (i64, i64),
+    totals: Vec<CurrencyTotal>,
+    already_applied: bool,
+) -> BulkResult {
+    BulkResult {
+        created_count: totals.iter().map(|total| total.invoice_count).sum(),
+        total_cents: if let [total] = &totals[..] { Some(total.total_cents) } else { None },
+        totals,
+        first_sequence,
+        last_sequence,
+        batch_id: batch_id.to_owned(),
+        already_applied,
+    }
+}
+
+/// Applies one event, in the transaction or savepoint that is open.
+pub fn apply(connection: &Connection, event: &ReconcileEvent) -> Result<ReconcileAck> {
+    let (invalid, usable_id) = rules::event(event);
+    let mut ack = ReconcileAck { event_id: event.event_id.clone(), ..Default::default() };
+    if usable_id {
+        if let Some(known) = known(connection, &event.event_id)? {
+            return Ok(known);
+        }
+    }
+    if let Some(message) = invalid {
+        ack.outcome = ReconcileOutcome::Rejected as i32;
+        ack.message = message;
+        if usable_id {
+            let blank = ReconcileEvent { event_id: event.event_id.clone(), ..Default::default() };
+            remember(connection, &blank, &ack)?;
+        }
+        return Ok(ack);
+    }
+    pay(connection, event, &mut ack)?;
+    remember(connection, event, &ack)?;
+    Ok(ack)
+}
+
+/// The acknowledgement that this event had the first time.
+fn known(connection: &Connection, event_id: &str) -> rusqlite::Result<Option<ReconcileAck>> {
+    let sql = "SELECT event_id, outcome, invoice_status, outstanding_cents, message \
+               FROM reconcile_events WHERE event_id = ?1";
+    let mut statement = connection.prepare_cached(sql)?;
+    let ack = statement.query_row([event_id], |row| {
+        Ok(ReconcileAck {
+            event_id: row.get(0)?,
+            outcome: row.get(1)?,
+            invoice_status: row.get(2)?,
+            outstanding_cents: row.get(3)?,
+            duplicate: true,
+            message: row.get(4)?,
+        })
+    });
+    ack.optional()
+}
+
+fn remember(
+    connection: &Connection,
+    event: &ReconcileEvent,
+    ack: &ReconcileAck,
+) -> rusqlite::Result<()> {
+    let received_at = event.received_at.unwrap_or_default();
+    connection
+        .prepare_cached(
+            "INSERT INTO reconcile_events VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
+        )?
+        .execute(params![
+            event.event_id,
+            event.invoice_id,
+            event.amount_cents,
+            event.currency,
+            received_at.seconds,
+            received_at.nanos,
+            event.reference,
+            ack.outcome,
+            ack.invoice_status,
+            ack.outstanding_cents,
+            ack.message,
+        ])?;
+    Ok(())
+}
+
+/// Moves the invoice on and fills in the acknowledgement.
+fn pay(connection: &Connection, event: &ReconcileEvent, ack: &mut ReconcileAck) -> Result<()> {
+    let sql = "SELECT sequence, total_amount_cents, paid_cents, status, currency \
+               FROM invoices WHERE invoice_id = ?1";
+    let mut statement = connection.prepare_cached(sql)?;
+    let mut rows = statement.query([&event.invoice_id])?;
+    let Some(row) = rows.next()? else {
+        refuse(ack, ReconcileOutcome::UnknownInvoice, "there is no such invoice");
+        return Ok(());
+    };
+    let (sequence, total, paid): (i64, i64, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
+    ack.invoice_status = row.get(3)?;
+    ack.outstanding_cents = total - paid;
+    if ack.invoice_status == InvoiceStatus::Void as i32 {
+        refuse(ack, ReconcileOutcome::InvoiceVoid, "the invoice is void");
+    } else if row.get_ref(4)?.as_bytes() != Ok(event.currency.as_bytes()) {
+        refuse(ack, ReconcileOutcome::CurrencyMismatch, "the invoice has another currency");
+    } else if let Some(now) = paid.checked_add(event.amount_cents) {
+        drop(rows);
+        set_paid(connection, sequence, total, now, ack)?;
+    } else {
+        refuse(ack, ReconcileOutcome::Rejected, "the sum would overflow");
+    }
+    Ok(())
+}
+
+fn set_paid(
+    connection: &Connection,
+    sequence: i64,
+    total: i64,
+    paid: i64,
+    ack: &mut ReconcileAck,
+) -> Result<()> {
+    let (outcome, status) = match paid.cmp(&total) {
+        std::cmp::Ordering::Less => (ReconcileOutcome::Partial, InvoiceStatus::PartiallyPaid),
+        std::cmp::Ordering::Equal => (ReconcileOutcome::Settled, InvoiceStatus::Paid),
+        std::cmp::Ordering::Greater => (ReconcileOutcome::Overpaid, InvoiceStatus::Overpaid),
+    };
+    let updated = connection
+        .prepare_cached("UPDATE invoices SET status = ?2, paid_cents = ?3 WHERE sequence = ?1")?
+        .execute(params![sequence, status as i32, paid]);
+    if updated.as_ref().err().and_then(extended_code) == Some(ffi::SQLITE_CONSTRAINT_DATATYPE) {
+        refuse(ack, ReconcileOutcome::Rejected, "the sum would overflow");
+        return Ok(());
+    }
+    updated?;
+    ack.outcome = outcome as i32;
+    ack.invoice_status = status as i32;
+    ack.outstanding_cents = total - paid;
+    Ok(())
+}
+
+fn refuse(ack: &mut ReconcileAck, outcome: ReconcileOutcome, message: &str) {
+    ack.outcome = outcome as i32;
+    ack.message = message.to_owned();
+}
+
+fn overflow() -> Status {
+    Status::invalid_argument("a sum of cents does not fit in 64 bits")
+}
+
+fn extended_code(error: &rusqlite::Error) -> Option<i32> {
+    error.sqlite_error().map(|error| error.extended_code)
+}
+
+/// Begins a transaction that writes, so that it waits for the lock now and not in its middle.
+pub fn begin(connection: &mut Connection) -> rusqlite::Result<Transaction<'_>> {
+    connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)
+}

@@ -1,0 +1,8 @@
+-- Purpose: remembers an event with its outcome.
+-- Parameters: the columns.
+INSERT INTO reconcile_events (event_id, invoice_id, amount_cents, currency, received_at,
+                              received_at_nanos, reference, outcome, invoice_status,
+                              outstanding_cents, message)
+VALUES (:event_id, :invoice_id, :amount_cents, :currency, :received_at,
+        :received_at_nanos, :reference, :outcome, :invoice_status,
+        :outstanding_cents, :message)

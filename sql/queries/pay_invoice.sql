@@ -1,0 +1,6 @@
+-- Purpose: sets what is paid of an invoice.
+-- Parameters: :sequence, :paid_cents, :status.
+-- Index: SEARCH invoices USING INTEGER PRIMARY KEY (rowid=?)
+UPDATE invoices
+SET paid_cents = :paid_cents, status = :status
+WHERE sequence = :sequence

@@ -1,0 +1,177 @@
+//! A bounded channel between a thread and a future, or two of either.
+//!
+//! It is a crossbeam channel with a waker on each side, for one sender and one receiver. Either side
+//! may block (a thread) or be polled (a future):
+//!
+//! | side | thread | future |
+//! |---|---|---|
+//! | [`Sender`] | [`Sender::send_timeout`] | [`Sender::poll_ready`], then [`Sender::try_send`] |
+//! | [`Receiver`] | [`Receiver::recv`] | `Stream::poll_next` |
+//!
+//! Ownership is the stop protocol. When the receiver is dropped, sends fail and [`Sender::is_closed`]
+//! turns true. When the sender is dropped, the receiver gets what was sent, and then the end.
+//!
+//! It knows neither SQLite nor gRPC.
+
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use crossbeam_channel::TryRecvError;
+pub use crossbeam_channel::{RecvError, SendTimeoutError, TrySendError};
+use futures::task::AtomicWaker;
+use futures::Stream;
+
+/// A channel that holds at most `capacity` values, which must be over 0.
+pub fn bounded<T>(capacity: usize) -> (Sender<T>, Receiver<T>) {
+    assert!(capacity > 0, "a rendezvous channel has no room to poll for");
+    let (tx, rx) = crossbeam_channel::bounded(capacity);
+    let shared = Arc::new(Shared::default());
+    let sender = Sender { tx, end: SenderEnd(Arc::clone(&shared)) };
+    let receiver = Receiver { rx, end: ReceiverEnd(shared) };
+    (sender, receiver)
+}
+
+#[derive(Default)]
+struct Shared {
+    /// The sender's future; woken after a value was taken and after the receiver is gone.
+    room: AtomicWaker,
+    /// The receiver's future; woken after a value was sent and after the sender is gone.
+    values: AtomicWaker,
+    /// Set when the receiver is dropped, before `room` is woken.
+    closed: AtomicBool,
+}
+
+/// The sending side. There is one, so that nothing but its own sends can take the room it saw.
+pub struct Sender<T> {
+    // Fields are dropped in this order: the channel is disconnected before the receiver is woken.
+    tx: crossbeam_channel::Sender<T>,
+    end: SenderEnd,
+}
+
+struct SenderEnd(Arc<Shared>);
+
+impl<T> Sender<T> {
+    /// Sends `value` if there is room.
+    pub fn try_send(&self, value: T) -> Result<(), TrySendError<T>> {
+        self.tx.try_send(value)?;
+        self.end.0.values.wake();
+        Ok(())
+    }
+
+    /// Sends `value`, and blocks up to `timeout` for room.
+    pub fn send_timeout(&self, value: T, timeout: Duration) -> Result<(), SendTimeoutError<T>> {
+        self.tx.send_timeout(value, timeout)?;
+        self.end.0.values.wake();
+        Ok(())
+    }
+
+    /// Ready when the next [`Sender::try_send`] will not find the channel full; otherwise the task
+    /// is woken when that is so. Ready too when the receiver is gone.
+    pub fn poll_ready(&self, cx: &mut Context<'_>) -> Poll<()> {
+        // Registered before the look: a value taken in between wakes the task again.
+        self.end.0.room.register(cx.waker());
+        if self.is_closed() || !self.tx.is_full() {
+            Poll::Ready(())
+        } else {
+            Poll::Pending
+        }
+    }
+
+    /// Whether a value sent now would find no room.
+    pub fn is_full(&self) -> bool {
+        self.tx.is_full()
+    }
+
+    /// Whether the receiver is gone.
+    pub fn is_closed(&self) -> bool {
+        self.end.0.closed.load(Ordering::Acquire)
+    }
+
+    /// [`Sender::is_closed`] for a place that cannot hold the sender.
+    pub fn closed(&self) -> Closed {
+        Closed(Arc::clone(&self.end.0))
+    }
+}
+
+impl Drop for SenderEnd {
+    fn drop(&mut self) {
+        self.0.values.wake();
+    }
+}
+
+/// Tells whether the receiver of a channel is gone.
+#[derive(Clone)]
+pub struct Closed(Arc<Shared>);
+
+impl Closed {
+    pub fn get(&self) -> bool {
+        self.0.closed.load(Ordering::Acquire)
+    }
+}
+
+/// The receiving side. There is one, so that every wake-up finds its value.
+pub struct Receiver<T> {
+    // Fields are dropped in this order, as in `Sender`.
+    rx: crossbeam_channel::Receiver<T>,
+    end: ReceiverEnd,
+}
+
+struct ReceiverEnd(Arc<Shared>);
+
+impl<T> Receiver<T> {
+    /// Blocks until there is a value; an error when the sender is gone and all was taken.
+    pub fn recv(&self) -> Result<T, RecvError> {
+        let value = self.rx.recv()?;
+        self.end.0.room.wake();
+        Ok(value)
+    }
+
+    /// A value if one is at hand.
+    pub fn try_recv(&self) -> Option<T> {
+        let value = self.rx.try_recv().ok()?;
+        self.end.0.room.wake();
+        Some(value)
+    }
+
+    /// Whether no value is at hand.
+    pub fn is_empty(&self) -> bool {
+        self.rx.is_empty()
+    }
+
+    fn poll_recv(&self) -> Poll<Option<T>> {
+        match self.rx.try_recv() {
+            Ok(value) => {
+                self.end.0.room.wake();
+                Poll::Ready(Some(value))
+            }
+            Err(TryRecvError::Disconnected) => Poll::Ready(None),
+            Err(TryRecvError::Empty) => Poll::Pending,
+        }
+    }
+}
+
+impl<T> Stream for Receiver<T> {
+    type Item = T;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<T>> {
+        if let Poll::Ready(value) = self.poll_recv() {
+            return Poll::Ready(value);
+        }
+        // Registered before the second look: a value sent in between is seen or wakes the task.
+        self.end.0.values.register(cx.waker());
+        self.poll_recv()
+    }
+}
+
+impl Drop for ReceiverEnd {
+    fn drop(&mut self) {
+        self.0.closed.store(true, Ordering::Release);
+        self.0.room.wake();
+    }
+}
+
+#[cfg(test)]
+mod tests {}

@@ -1,0 +1,187 @@
+//! Every setting and limit of the server, with its unit in its name.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+
+/// What a reader may know of a setting without reading this file.
+pub struct Setting {
+    /// The field's name; the flag is `--name-with-dashes`, the variable `BILLSTREAM_NAME`.
+    pub name: &'static str,
+    /// The field's documentation.
+    pub doc: &'static str,
+}
+
+/// Defines [`Config`], its defaults and its list of settings from one table.
+macro_rules! settings {
+    ($($(#[doc = $doc:literal])+ $name:ident: $type:ty = $default:expr;)+) => {
+        /// The configuration of a server. Each limit says what happens when it is reached.
+        #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+        #[serde(default, deny_unknown_fields)]
+        pub struct Config {
+            $($(#[doc = $doc])+ pub $name: $type,)+
+        }
+
+        impl Default for Config {
+            fn default() -> Config {
+                Config { $($name: $default,)+ }
+            }
+        }
+
+        /// The settings of [`Config`], in its order.
+        pub const SETTINGS: &[Setting] =
+            &[$(Setting { name: stringify!($name), doc: concat!($($doc, "\n"),+) }),+];
+    };
+}
+
+settings! {
+    /// The database file; created when it does not exist.
+    db: PathBuf = PathBuf::from("billstream.db");
+    /// HOST:PORT to listen on; port 0 takes a free one.
+    listen: String = "127.0.0.1:50051".to_owned();
+    /// Threads that move bytes for gRPC. None of them ever blocks.
+    cq_threads: usize = 2;
+    /// The largest request message in bytes; a larger one is RESOURCE_EXHAUSTED.
+    max_message_bytes: usize = 4 << 20;
+    /// Streams one connection may have open; a further one is RESOURCE_EXHAUSTED, with RetryInfo.
+    max_streams_per_connection: usize = 2048;
+
+    /// Threads for GetSummary and ListInvoices, each with a database connection.
+    unary_workers: usize = 2;
+    /// Unary calls that may wait for a thread; a further one is RESOURCE_EXHAUSTED, with RetryInfo.
+    max_queued_unary: usize = 256;
+    /// The longest a unary query may run, in milliseconds; then it is DEADLINE_EXCEEDED.
+    unary_timeout_ms: u64 = 30_000;
+    /// The most invoices on a page of ListInvoices; a larger page_size gives this many.
+    max_page_size: usize = 1000;
+
+    /// Threads that scan for exports, each with a database connection. More exports than threads
+    /// take turns.
+    export_workers: usize = 2;
+    /// Exports that may be open; a further one is RESOURCE_EXHAUSTED, with RetryInfo.
+    max_exports: usize = 4096;
+    /// The first chunk of an export in bytes of rows; each further one may be twice the one before.
+    export_first_chunk_bytes: usize = 1 << 10;
+    /// The largest chunk of an export in bytes of rows, and so about the largest InvoiceBatch.
+    export_chunk_bytes: usize = 64 << 10;
+    /// Chunks that may wait for the client; when they do, the scan waits, and then parks.
+    export_queue_chunks: usize = 1;
+    /// The longest a scan waits for its client with its thread and connection, in milliseconds;
+    /// then it parks. It parks at once when another export waits for the thread.
+    park_after_ms: u64 = 20;
+    /// The longest a scan keeps its thread while another export waits for one, in milliseconds.
+    export_turn_ms: u64 = 50;
+    /// The longest a client may take nothing, in milliseconds; then its stream is DEADLINE_EXCEEDED.
+    stall_timeout_ms: u64 = 300_000;
+    /// The longest a client may send nothing, in milliseconds; then its stream is DEADLINE_EXCEEDED.
+    idle_timeout_ms: u64 = 300_000;
+    /// The longest life of any stream in milliseconds; then it is DEADLINE_EXCEEDED.
+    max_stream_age_ms: u64 = 86_400_000;
+
+    /// Uploads that may be open; a further one is RESOURCE_EXHAUSTED, with RetryInfo.
+    max_uploads: usize = 256;
+    /// The most invoices in an upload; past it RESOURCE_EXHAUSTED, and nothing is created.
+    max_upload_rows: usize = 1_000_000;
+    /// The most bytes of request messages in an upload; past it RESOURCE_EXHAUSTED.
+    max_upload_bytes: usize = 256 << 20;
+    /// Bytes of an upload that are kept in memory; the rest waits in a temporary file.
+    upload_memory_bytes: usize = 256 << 10;
+    /// Where the temporary files of uploads are; empty: the directory of the database.
+    spool_dir: PathBuf = PathBuf::new();
+
+    /// Reconcile streams that may be open; a further one is RESOURCE_EXHAUSTED, with RetryInfo.
+    max_reconciles: usize = 1024;
+    /// Events of a stream that may wait to be applied; then the stream is not read.
+    reconcile_queue_events: usize = 512;
+    /// The most events of a stream in one batch.
+    reconcile_batch_events: usize = 256;
+
+    /// The most jobs in one commit; further ones go into the next.
+    group_commit_jobs: usize = 256;
+    /// When a commit returns: `full` (after an fsync; nothing acknowledged is lost when the power
+    /// fails) or `normal` (nothing acknowledged is lost when the process is killed).
+    synchronous: Synchronous = Synchronous::Full;
+    /// The longest to wait for another process that has the database locked, in milliseconds; then
+    /// UNAVAILABLE.
+    busy_timeout_ms: u64 = 5_000;
+    /// Page cache of each database connection in bytes.
+    cache_bytes: usize = 8 << 20;
+    /// The size of the write-ahead log in bytes at which scans are asked to begin again from their
+    /// cursor, so that it can be emptied.
+    wal_limit_bytes: u64 = 64 << 20;
+
+    /// The delay in milliseconds that RetryInfo asks for.
+    retry_delay_ms: u64 = 200;
+    /// The longest that open calls may go on after a stop was asked for, in milliseconds; then they
+    /// are cancelled.
+    drain_timeout_ms: u64 = 10_000;
+}
+
+impl Config {
+    /// Refuses a configuration that cannot work, naming each setting and what was expected.
+    pub fn validate(&self) -> Result<()> {
+        let counts = [
+            ("cq_threads", self.cq_threads),
+            ("max_streams_per_connection", self.max_streams_per_connection),
+            ("unary_workers", self.unary_workers),
+            ("max_queued_unary", self.max_queued_unary),
+            ("max_page_size", self.max_page_size),
+            ("export_workers", self.export_workers),
+            ("max_exports", self.max_exports),
+            ("export_first_chunk_bytes", self.export_first_chunk_bytes),
+            ("export_chunk_bytes", self.export_chunk_bytes),
+            ("export_queue_chunks", self.export_queue_chunks),
+            ("max_uploads", self.max_uploads),
+            ("max_upload_rows", self.max_upload_rows),
+            ("max_upload_bytes", self.max_upload_bytes),
+            ("max_reconciles", self.max_reconciles),
+            ("reconcile_queue_events", self.reconcile_queue_events),
+            ("reconcile_batch_events", self.reconcile_batch_events),
+            ("group_commit_jobs", self.group_commit_jobs),
+        ];
+        let zero = counts.iter().find(|(_, count)| *count == 0);
+        if let Some((name, _)) = zero {
+            return Err(Error::invalid(*name, "0 is not allowed: at least 1 is needed"));
+        }
+        // gRPC takes 32-bit lengths, and a batch is one message.
+        for (name, bytes) in
+            [("max_message_bytes", self.max_message_bytes), ("export_chunk_bytes", self.export_chunk_bytes)]
+        {
+            if !(1..=1 << 30).contains(&bytes) {
+                return Err(Error::invalid(name, format!("{bytes} is not in 1 to 1073741824")));
+            }
+        }
+        Ok(())
+    }
+
+    /// The most bytes that one export holds outside gRPC, however slow its client: the chunks in
+    /// its channel, the one being sent and the one being scanned, each with a row beyond its end.
+    pub fn export_memory_bytes(&self) -> usize {
+        (self.export_queue_chunks + 2) * (self.export_chunk_bytes + MAX_ROW_BYTES)
+    }
+
+    /// The most bytes that all streams hold outside gRPC: [`Config::export_memory_bytes`] for each
+    /// export, `upload_memory_bytes` and one message for each upload, and the queue and a batch
+    /// for each reconcile stream.
+    pub fn streams_memory_bytes(&self) -> usize {
+        let reconcile = (self.reconcile_queue_events + self.reconcile_batch_events) * MAX_EVENT_BYTES;
+        self.max_exports * self.export_memory_bytes()
+            + self.max_uploads * (self.upload_memory_bytes + self.max_message_bytes)
+            + self.max_reconciles * (reconcile + self.max_message_bytes)
+    }
+}
+
+/// The largest invoice in bytes: two ids, a memo, and numbers.
+const MAX_ROW_BYTES: usize = 2 * 128 + 1024 + 128;
+/// The largest event in bytes: two ids, a reference, and numbers.
+const MAX_EVENT_BYTES: usize = 2 * 128 + 1024 + 128;
+
+/// SQLite's `synchronous` pragma.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Synchronous {
+    Full,
+    Normal,
+}

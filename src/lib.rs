@@ -1,0 +1,53 @@
+//! A single-node billing report server: the gRPC C core through `grpcio`, SQLite through `rusqlite`
+//! and an `r2d2` pool, bounded channels between them, and no async runtime.
+//!
+//! [`Server::start`] is the one entry, for the binary, the tests, the benchmarks and a program that
+//! embeds the server. [`client::Client`] is the other end.
+//!
+//! # The floors
+//!
+//! Imports go downwards only, and neighbours on a floor do not know each other, with the one
+//! exception that all may use floor 1.
+//!
+//! | floor | modules |
+//! |---|---|
+//! | 5 | the binary: flags, commands, progress bars (`src/main.rs`, `src/cli`) |
+//! | 4 | [`server`]: start, address, stop; and [`client`] |
+//! | 3 | [`service`]: the rpcs; the one table of statuses |
+//! | 2 | [`store`]: SQLite · [`bridge`]: channels between threads and futures · [`workers`]: threads |
+//! | 1 | [`config`] · [`model`] · [`error`] · [`metrics`] · [`proto`] |
+//!
+//! # The rules
+//!
+//! * Only `store` names rusqlite. Only `service`, `server`, `client` and `proto` name grpcio.
+//! * Nothing on a completion-queue thread blocks: no pool, no SQL, no `recv`.
+//! * Every queue, pool, page and message has a limit in [`Config`], with its unit in its name, and
+//!   its documentation says what happens at the limit.
+//! * Ownership is the stop protocol: dropping a receiver ends its scan, dropping the last sender
+//!   ends its stream.
+//! * SQL lives in `sql/`, a statement a file, each with the index that it must use.
+//! * Nothing here prints, logs to a logger of its own, handles a signal or ends the process.
+//!
+//! `tests/house_rules.rs` holds the code to them.
+
+#![forbid(unsafe_code)]
+
+
+pub mod config;
+pub mod error;
+pub mod metrics;
+pub mod model;
+pub mod proto;
+
+pub mod bridge;
+pub mod store;
+pub mod workers;
+
+pub mod service;
+
+pub mod client;
+pub mod server;
+
+pub use config::Config;
+pub use error::{Error, Result};
+pub use server::Server;

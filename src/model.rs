@@ -1,0 +1,152 @@
+//! The terms of billing that the store and the service share.
+
+use crate::error::Violation;
+
+/// A point in time, UTC. Ordered by time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Timestamp {
+    /// Seconds since 1970-01-01T00:00:00Z.
+    pub seconds: i64,
+    /// 0 to 999,999,999.
+    pub nanos: i32,
+}
+
+impl Timestamp {
+    /// Before every time that an invoice can have.
+    pub const MIN: Timestamp = Timestamp { seconds: i64::MIN, nanos: 0 };
+    /// After every time that an invoice can have.
+    pub const MAX: Timestamp = Timestamp { seconds: i64::MAX, nanos: 0 };
+}
+
+/// Where an invoice stands; the numbers are those of the proto enum and of the database.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Status {
+    Open = 1,
+    PartiallyPaid = 2,
+    Paid = 3,
+    Overpaid = 4,
+    Void = 5,
+}
+
+impl Status {
+    /// The status of an invoice that is not void.
+    pub fn of(total_amount_cents: i64, paid_cents: i64) -> Status {
+        match paid_cents.cmp(&total_amount_cents) {
+            std::cmp::Ordering::Less if paid_cents == 0 => Status::Open,
+            std::cmp::Ordering::Less => Status::PartiallyPaid,
+            std::cmp::Ordering::Equal => Status::Paid,
+            std::cmp::Ordering::Greater => Status::Overpaid,
+        }
+    }
+}
+
+/// Which invoices a reader asks for.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Filter {
+    /// Empty: all customers.
+    pub customer_id: String,
+    /// Bit `1 << status` for each status asked for.
+    pub statuses: i64,
+    /// Included.
+    pub issued_from: Timestamp,
+    /// Not included.
+    pub issued_until: Timestamp,
+}
+
+impl Filter {
+    /// Every status there is.
+    pub const ALL_STATUSES: i64 = 0b11_1110;
+
+    /// Every invoice there is.
+    pub const ALL: Filter = Filter {
+        customer_id: String::new(),
+        statuses: Filter::ALL_STATUSES,
+        issued_from: Timestamp::MIN,
+        issued_until: Timestamp::MAX,
+    };
+
+    pub fn has_dates(&self) -> bool {
+        self.issued_from != Timestamp::MIN || self.issued_until != Timestamp::MAX
+    }
+}
+
+/// A valid invoice to be created. It borrows from a request or from a staged upload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NewInvoice<'a> {
+    /// Empty: the store assigns one.
+    pub invoice_id: &'a str,
+    pub customer_id: &'a str,
+    pub total_amount_cents: i64,
+    pub currency: &'a str,
+    pub issued_at: Timestamp,
+    pub memo: &'a str,
+}
+
+/// An event of Reconcile: one that is fit to be applied, or one that is to be refused.
+#[derive(Clone, Debug)]
+pub struct Event {
+    pub event_id: String,
+    /// What to apply, or what is wrong with it.
+    pub payment: Result<Payment, Violation>,
+}
+
+#[derive(Clone, Debug)]
+pub struct Payment {
+    pub invoice_id: String,
+    /// Over 0.
+    pub amount_cents: i64,
+    pub currency: String,
+    pub received_at: Timestamp,
+    pub reference: String,
+}
+
+/// What became of an event; the numbers are those of the proto enum and of the database.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    Partial = 1,
+    Settled = 2,
+    Overpaid = 3,
+    UnknownInvoice = 4,
+    CurrencyMismatch = 5,
+    InvoiceVoid = 6,
+    Rejected = 7,
+}
+
+/// The acknowledgement of an event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ack {
+    pub event_id: String,
+    /// The number of an [`Outcome`].
+    pub outcome: i32,
+    /// The number of a [`Status`], or 0.
+    pub invoice_status: i32,
+    pub outstanding_cents: i64,
+    pub duplicate: bool,
+    pub message: String,
+}
+
+/// Counts and sums of the invoices of one currency.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CurrencyTotal {
+    pub currency: String,
+    pub invoice_count: i64,
+    pub total_cents: i64,
+    pub paid_cents: i64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Summary {
+    pub totals: Vec<CurrencyTotal>,
+    pub last_sequence: i64,
+}
+
+/// What an upload created.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Created {
+    pub count: i64,
+    pub totals: Vec<CurrencyTotal>,
+    pub first_sequence: i64,
+    pub last_sequence: i64,
+    /// An earlier upload with the same batch_id created them.
+    pub already_applied: bool,
+}

@@ -1,0 +1,223 @@
+//! The server: what a program starts, asks for its address, and stops.
+
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{bounded, Receiver, Sender};
+use futures::executor::block_on;
+use futures::future::{select, Either};
+use futures_timer::Delay;
+use grpcio::{ChannelBuilder, EnvBuilder, Environment, ServerBuilder, ServerCredentials};
+
+use crate::config::Config;
+use crate::error::{Error, Result};
+use crate::metrics::Metrics;
+use crate::service::{self, limits::Limits, Shared};
+use crate::store::{Store, StoreThread};
+use crate::workers::Workers;
+
+pub use crate::store::maintain::{backup, check, CheckReport};
+
+/// How long cancelled calls may take to end before a stop goes on without them.
+const CANCEL_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Call slots a completion queue offers at once. With the 1,024 of grpcio a stop can take over 12
+/// seconds (tikv/grpc-rs#674); each slot is offered anew as soon as it is taken.
+const SLOTS_PER_CQ: usize = 32;
+
+/// A running server. It serves until it is shut down; dropping it shuts it down too.
+///
+/// It needs no async runtime, sets no logger and no signal handler, and never ends the process.
+/// Several may run in one program, each with its own database.
+///
+/// ```
+/// # let dir = tempfile::tempdir().unwrap();
+/// use billstream::{Config, Server};
+///
+/// let config = Config { db: dir.path().join("bills.db"), listen: "127.0.0.1:0".into(), ..Config::default() };
+/// let server = Server::start(config)?;
+/// println!("listening on {}", server.addr());
+/// server.shutdown()?;
+/// # Ok::<(), billstream::Error>(())
+/// ```
+pub struct Server {
+    addr: SocketAddr,
+    shared: Arc<Shared>,
+    /// `None` once it was stopped.
+    parts: Option<Parts>,
+}
+
+/// What a stop takes apart, in its order.
+struct Parts {
+    grpc: grpcio::Server,
+    env: Arc<Environment>,
+    /// Disconnected when the last completion-queue thread has ended.
+    threads_ended: Receiver<()>,
+    exports: Workers,
+    unary: Workers,
+    store: StoreThread,
+}
+
+impl Server {
+    /// Opens the database, listens, and serves.
+    pub fn start(config: Config) -> Result<Server> {
+        config.validate()?;
+        let listen = resolve(&config.listen)?;
+        let metrics = Arc::new(Metrics::default());
+        let (store, store_thread) = Store::open(&config, &metrics)?;
+        let unary = Workers::start("billstream-unary", config.unary_workers, config.max_queued_unary)?;
+        let exports = Workers::start("billstream-export", config.export_workers, config.max_exports)?;
+        let shared = Arc::new(Shared {
+            store,
+            metrics,
+            limits: Limits::new(&config),
+            unary: unary.queue(),
+            exports: exports.queue(),
+            config,
+        });
+        log_limits(&shared.config);
+        let (env, threads_ended) = environment(&shared.config);
+        let mut grpc = ServerBuilder::new(Arc::clone(&env))
+            .channel_args(channel(&env, &shared.config).build_args())
+            .requests_slot_per_cq(SLOTS_PER_CQ)
+            .register_service(service::service(&shared))
+            .build()
+            .map_err(|e| Error::Internal(format!("gRPC does not start: {e}")))?;
+        let port = grpc
+            .add_listening_port(listen.to_string(), ServerCredentials::insecure())
+            .map_err(|_| Error::Unavailable(format!("cannot listen on {listen}: {}", bind_error(listen))))?;
+        grpc.start();
+        let parts = Parts { grpc, env, threads_ended, exports, unary, store: store_thread };
+        Ok(Server { addr: SocketAddr::new(listen.ip(), port), shared, parts: Some(parts) })
+    }
+
+    /// The address it listens on, with the real port where port 0 was asked for.
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// What the server has counted so far.
+    pub fn metrics(&self) -> &Metrics {
+        &self.shared.metrics
+    }
+
+    /// Database connections that readers have checked out at this moment.
+    pub fn connections_in_use(&self) -> u32 {
+        self.shared.store.reader.connections_in_use()
+    }
+
+    /// Streams that are open: exports, uploads and reconciles.
+    pub fn streams_open(&self) -> usize {
+        let limits = &self.shared.limits;
+        limits.exports.open() + limits.uploads.open() + limits.reconciles.open()
+    }
+
+    /// Stops accepting, lets open calls go on for `drain_timeout_ms`, cancels the rest, joins the
+    /// threads and closes the database. What was acknowledged is on disk.
+    pub fn shutdown(mut self) -> Result<()> {
+        self.stop()
+    }
+
+    fn stop(&mut self) -> Result<()> {
+        let Some(parts) = self.parts.take() else { return Ok(()) };
+        let Parts { mut grpc, env, threads_ended, exports, unary, store } = parts;
+        let drain = Duration::from_millis(self.shared.config.drain_timeout_ms);
+        let start = Instant::now();
+        let stopped = grpc.shutdown();
+        let drained = match block_on(select(stopped, Delay::new(drain))) {
+            Either::Left(_) => true,
+            Either::Right((_, stopped)) => {
+                let open = self.streams_open();
+                log::info!("cancelling {open} streams that are open after {drain:?}");
+                grpc.cancel_all_calls();
+                matches!(block_on(select(stopped, Delay::new(CANCEL_TIMEOUT))), Either::Left(_))
+            }
+        };
+        // The workers first: the calls they serve are over, and a scan that still runs sees that
+        // its receiver is gone.
+        exports.stop();
+        unary.stop();
+        store.stop();
+        drop((grpc, env));
+        let ended = threads_ended.recv_timeout(CANCEL_TIMEOUT);
+        log::info!("stopped after {:?}", start.elapsed());
+        if drained && ended != Err(crossbeam_channel::RecvTimeoutError::Timeout) {
+            Ok(())
+        } else {
+            Err(Error::Internal("gRPC did not stop in time; the database is closed".to_owned()))
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if let Err(error) = self.stop() {
+            log::error!("{error}");
+        }
+    }
+}
+
+fn resolve(listen: &str) -> Result<SocketAddr> {
+    let addrs = listen.to_socket_addrs();
+    let unusable = |why: &dyn std::fmt::Display| {
+        Error::Unusable(format!("cannot listen on {listen:?}: {why}; expected HOST:PORT"))
+    };
+    addrs.map_err(|e| unusable(&e))?.next().ok_or_else(|| unusable(&"it has no address"))
+}
+
+/// gRPC does not say why it cannot listen; trying it says.
+fn bind_error(listen: SocketAddr) -> String {
+    match std::net::TcpListener::bind(listen) {
+        Ok(_) => "gRPC refuses the address".to_owned(),
+        Err(error) => error.to_string(),
+    }
+}
+
+/// The completion-queue threads, and a receiver that is disconnected when they have ended: grpcio
+/// does not join them.
+fn environment(config: &Config) -> (Arc<Environment>, Receiver<()>) {
+    let (alive, ended) = bounded::<()>(0);
+    // Each thread takes one clone with it. Held here they would outlive the threads.
+    let clones: Vec<Option<Sender<()>>> = vec![Some(alive); config.cq_threads];
+    let clones = std::sync::Mutex::new(clones);
+    let env = EnvBuilder::new()
+        .cq_count(config.cq_threads)
+        .name_prefix("billstream-cq")
+        .before_stop(move || {
+            let mut clones = clones.lock().unwrap_or_else(|e| e.into_inner());
+            drop(clones.pop());
+        })
+        .build();
+    (Arc::new(env), ended)
+}
+
+fn channel(env: &Arc<Environment>, config: &Config) -> ChannelBuilder {
+    let max_streams = i32::try_from(config.max_streams_per_connection).unwrap_or(i32::MAX);
+    // OK because `validate` bounds it.
+    let max_message = i32::try_from(config.max_message_bytes).unwrap_or(i32::MAX);
+    ChannelBuilder::new(Arc::clone(env))
+        // Two servers would otherwise share a port in silence.
+        .reuse_port(false)
+        .max_receive_message_len(max_message)
+        // A stream past our limit is to be answered, not held back by the client; the room above
+        // the limit is for unary calls and for the answers.
+        .max_concurrent_stream(max_streams.saturating_add(1024))
+        // Finds peers that went away without a word.
+        .keepalive_time(Duration::from_secs(60))
+        .keepalive_timeout(Duration::from_secs(20))
+        .keepalive_permit_without_calls(true)
+        // Clients that look after themselves in the same way are not to be sent away.
+        .http2_min_recv_ping_interval_without_data(Duration::from_secs(10))
+        // Worth 10 to 15 % a message; nothing is compressed unless it is asked for.
+        .raw_cfg_int(c"grpc.per_message_compression".to_owned(), 0)
+}
+
+fn log_limits(config: &Config) {
+    log::info!(
+        "an export holds at most {} bytes = (export_queue_chunks + 2) * (export_chunk_bytes + a row); \
+         all streams at their limits at most {} MiB; gRPC buffers about 64 KiB a stream beside it",
+        config.export_memory_bytes(),
+        config.streams_memory_bytes() >> 20
+    );
+}

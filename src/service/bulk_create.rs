@@ -1,0 +1,237 @@
+//! BulkCreate: an upload that is whole or absent.
+//!
+//! The requests are staged as they come, and one job of the writer creates them. The call is
+//! watched until the commit: grpcio shows a cancel as the end of the requests, like a half-close,
+//! and tells of it a moment later.
+
+use std::path::PathBuf;
+use std::pin::{pin, Pin};
+use std::sync::Arc;
+use std::task::Poll;
+
+use futures::channel::oneshot;
+use futures::future::{poll_fn, select, Either};
+use futures::{Sink, StreamExt};
+use grpcio::{DuplexSink, RequestStream, RpcContext, WriteFlags};
+
+use crate::error::{Error, Result};
+use crate::model::Created;
+use crate::proto::report::{BulkResult, CreateInvoiceRequest};
+use crate::service::codec::Request;
+use crate::service::unary::total_message;
+use crate::service::watch::Watch;
+use crate::service::{finish, send, validate, Shared};
+use crate::store::bulk;
+use crate::store::staged::Staged;
+
+/// Request metadata by which a client says that its upload will end in a commit.
+const COMMIT_HEADER: (&str, &[u8]) = ("billstream-commit", b"required");
+
+type Requests = RequestStream<Request<CreateInvoiceRequest>>;
+type Results = DuplexSink<BulkResult>;
+
+pub fn bulk_create(
+    shared: &Arc<Shared>,
+    ctx: RpcContext<'_>,
+    mut requests: Requests,
+    mut sink: Results,
+) {
+    let permit = shared.limits.admit(&shared.limits.uploads, ctx.peer());
+    let needs_commit = ctx.request_headers().iter().any(|header| header == COMMIT_HEADER);
+    let shared = Arc::clone(shared);
+    ctx.spawn(async move {
+        let result = match &permit {
+            Ok(_) => {
+                let watch = Watch::new(&shared.config);
+                let upload = upload(&shared, &mut requests, &mut sink, &watch, needs_commit);
+                watch.guard(upload).await
+            }
+            Err(error) => Err(error.clone()),
+        };
+        shared.count(&result);
+        finish(sink, result).await;
+        // Only now: dropping the requests of an open call cancels it.
+        drop(requests);
+    });
+}
+
+async fn upload(
+    shared: &Arc<Shared>,
+    requests: &mut Requests,
+    sink: &mut Results,
+    watch: &Watch,
+    needs_commit: bool,
+) -> Result<()> {
+    let mut upload = Upload::new(shared);
+    while let Some(request) = watch.idle.during(requests.next()).await {
+        // An error is a call that is over.
+        upload.take(request.map_err(|_| Error::Cancelled)?)?;
+        if upload.staged.memory_bytes() >= shared.config.upload_memory_bytes {
+            upload.spill(shared).await?;
+        }
+    }
+    if upload.commit.is_none() {
+        if needs_commit {
+            return Err(Error::Aborted("the upload ended without its commit".to_owned()));
+        }
+        settle(shared).await?;
+    }
+    let (batch_id, created) = upload.create(shared, sink).await?;
+    send(sink, result_message(batch_id, created)?, WriteFlags::default()).await
+}
+
+/// What came of an upload so far.
+struct Upload {
+    staged: Staged,
+    /// Requests that came.
+    requests: usize,
+    /// Their bytes on the wire.
+    bytes: usize,
+    /// The batch_id of the commit, when it came.
+    commit: Option<String>,
+    max_rows: usize,
+    max_bytes: usize,
+}
+
+impl Upload {
+    fn new(shared: &Shared) -> Upload {
+        Upload {
+            staged: Staged::default(),
+            requests: 0,
+            bytes: 0,
+            commit: None,
+            max_rows: shared.config.max_upload_rows,
+            max_bytes: shared.config.max_upload_bytes,
+        }
+    }
+
+    fn take(&mut self, request: Request<CreateInvoiceRequest>) -> Result<()> {
+        let index = self.requests;
+        self.requests += 1;
+        self.bytes += request.bytes;
+        if self.bytes > self.max_bytes {
+            return Err(exhausted("max_upload_bytes", self.max_bytes));
+        }
+        let request = request.message(&format!("requests[{index}]"))?;
+        if self.commit.is_some() {
+            let what = format!("requests[{index}]");
+            return Err(Error::invalid(what, "came after the commit, which is the last message"));
+        }
+        if request.commit.is_some() {
+            return self.take_commit(request, index);
+        }
+        if self.staged.rows() == self.max_rows {
+            return Err(exhausted("max_upload_rows", self.max_rows));
+        }
+        self.staged.push(&validate::invoice(&request, index)?);
+        Ok(())
+    }
+
+    fn take_commit(&mut self, request: CreateInvoiceRequest, index: usize) -> Result<()> {
+        let (batch_id, count) = validate::commit(request, index)?;
+        if count != self.staged.rows() as i64 {
+            let rows = self.staged.rows();
+            let message = format!("the commit counts {count} invoices, and {rows} came");
+            return Err(Error::Aborted(message));
+        }
+        self.commit = Some(batch_id);
+        Ok(())
+    }
+
+    /// Moves the staged rows to disk, on a worker thread. The requests that follow wait, so the
+    /// client is held by its flow control.
+    async fn spill(&mut self, shared: &Shared) -> Result<()> {
+        let dir = spool_dir(shared);
+        let mut staged = std::mem::take(&mut self.staged);
+        let (reply, spilled) = oneshot::channel();
+        let job = move || {
+            let result = staged.spill(&dir);
+            // OK to fail: the call is over.
+            let _ = reply.send(result.map(|()| staged));
+        };
+        submit(shared, job)?;
+        self.staged = spilled.await.map_err(|_| lost_job())??;
+        Ok(())
+    }
+
+    /// Hands the upload to the writer, and takes it back when the call is cancelled.
+    async fn create(self, shared: &Shared, sink: &mut Results) -> Result<(String, Created)> {
+        let batch_id = self.commit.unwrap_or_default();
+        let mut staged = self.staged;
+        let for_job = batch_id.clone();
+        let reply = shared.store.writer.submit(move |conn, is_unwanted| {
+            bulk::create(conn, is_unwanted, &for_job, &mut staged)
+        })?;
+        match select(pin!(cancelled(sink)), reply).await {
+            // Dropping the reply takes the job back.
+            Either::Left(_) => Err(Error::Cancelled),
+            Either::Right((created, _)) => {
+                let created = created.map_err(|_| lost_job())??;
+                if !created.already_applied {
+                    shared.metrics.invoices_created.add(created.count as u64);
+                }
+                Ok((batch_id, created))
+            }
+        }
+    }
+}
+
+/// Waits until the news of a cancel must have come, if there was one. The end of the requests and
+/// the cancel are events of one queue, in this order and close together; a detour over another
+/// thread comes back through the same queue, behind them.
+async fn settle(shared: &Shared) -> Result<()> {
+    let (reply, done) = oneshot::channel();
+    submit(shared, move || drop(reply.send(())))?;
+    done.await.map_err(|_| lost_job())
+}
+
+fn submit(shared: &Shared, job: impl FnOnce() + Send + 'static) -> Result<()> {
+    shared.unary.submit(job).map_err(|_| {
+        let max = shared.config.max_queued_unary;
+        shared.limits.exhausted(format!("max_queued_unary of {max} calls wait"))
+    })
+}
+
+/// Ready when the call is over.
+async fn cancelled(sink: &mut Results) {
+    poll_fn(|cx| match Pin::new(&mut *sink).poll_ready(cx) {
+        Poll::Ready(Err(_)) => Poll::Ready(()),
+        _ => Poll::Pending,
+    })
+    .await
+}
+
+fn spool_dir(shared: &Shared) -> PathBuf {
+    let config = &shared.config;
+    let beside = config.db.parent().filter(|dir| !dir.as_os_str().is_empty());
+    match config.spool_dir.as_os_str().is_empty() {
+        false => config.spool_dir.clone(),
+        true => beside.map_or_else(|| PathBuf::from("."), PathBuf::from),
+    }
+}
+
+fn exhausted(limit: &str, max: usize) -> Error {
+    let message = format!("{limit}: an upload may have {max} at the most");
+    Error::Exhausted { message, retry_after: None }
+}
+
+fn lost_job() -> Error {
+    Error::Internal("a job of an upload was dropped".to_owned())
+}
+
+fn result_message(batch_id: String, created: Created) -> Result<BulkResult> {
+    let total_cents = match &created.totals[..] {
+        [one] => Some(one.total_cents),
+        _ => None,
+    };
+    Ok(BulkResult {
+        created_count: created.count,
+        total_cents,
+        totals: created.totals.into_iter().map(total_message).collect::<Result<_>>()?,
+        first_sequence: created.first_sequence,
+        last_sequence: created.last_sequence,
+        batch_id,
+        already_applied: created.already_applied,
+        ..Default::default()
+    })
+}

@@ -1,0 +1,286 @@
+//! ExportInvoices and ExportInvoiceBatches.
+//!
+//! An export has two sides with a bounded channel of chunks between them. The *scan* runs in turns
+//! on worker threads and is parked while the channel is full; it is woken like a future, by the
+//! room in the channel. The *outflow* is the future of the call: it turns chunks into messages as
+//! fast as the client's flow control lets it. Dropping either side ends the other.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use futures::future::poll_fn;
+use futures::task::{waker_ref, ArcWake};
+use futures::{ready, Sink, SinkExt, Stream};
+use grpcio::{RpcContext, ServerStreamingSink, WriteFlags};
+
+use crate::bridge::{self, Receiver, SendTimeoutError, Sender, TrySendError};
+use crate::error::{Error, Result};
+use crate::proto::report::ExportRequest;
+use crate::service::codec::{Encoded, Request};
+use crate::service::limits::Permit;
+use crate::service::status::status;
+use crate::service::watch::Watch;
+use crate::service::{validate, Shared};
+use crate::store::encode::Chunk;
+use crate::store::scan::{Offer, Scan, Turn};
+
+/// How the rows of a chunk become messages.
+#[derive(Clone, Copy)]
+pub enum Shape {
+    Invoices,
+    Batches,
+}
+
+pub fn export(
+    shared: &Arc<Shared>,
+    ctx: RpcContext<'_>,
+    request: Request<ExportRequest>,
+    sink: ServerStreamingSink<Encoded>,
+    shape: Shape,
+) {
+    let outflow = start(shared, &ctx, request, shape);
+    let shared = Arc::clone(shared);
+    ctx.spawn(async move {
+        let result = match outflow {
+            Ok(outflow) => outflow.run(sink, &shared).await,
+            Err(error) => {
+                // An error here is a call that is over already.
+                let _ = sink.fail(status(&error)).await;
+                Err(error)
+            }
+        };
+        shared.count(&result);
+    });
+}
+
+/// Admits the call and schedules its scan.
+fn start(
+    shared: &Arc<Shared>,
+    ctx: &RpcContext<'_>,
+    request: Request<ExportRequest>,
+    shape: Shape,
+) -> Result<Outflow> {
+    let (filter, after, max_rows) = validate::export(request.message("ExportRequest")?)?;
+    let permit = shared.limits.admit(&shared.limits.exports, ctx.peer())?;
+    let (metrics, pressure) = (Arc::clone(&shared.metrics), shared.store.wal_pressure.clone());
+    let scan = Scan::new(filter, after, max_rows, &shared.config, metrics, pressure);
+    let (sender, receiver) = bridge::bounded(shared.config.export_queue_chunks);
+    let verdict = Verdict::default();
+    let task = Arc::new(ScanTask {
+        turn: Mutex::new(Some((scan, sender))),
+        is_parked: AtomicBool::new(false),
+        verdict: Arc::clone(&verdict),
+        shared: Arc::clone(shared),
+    });
+    task.schedule();
+    Ok(Outflow { receiver, verdict, shape, cursor: after, watch: Watch::new(&shared.config), permit })
+}
+
+/// How the scan ended; `None` while it has not.
+type Verdict = Arc<Mutex<Option<Result<()>>>>;
+
+/// The scan of an export between and during its turns.
+struct ScanTask {
+    /// Taken out for each turn.
+    turn: Mutex<Option<(Scan, Sender<Chunk>)>>,
+    /// Whether the next wake-up is to schedule a turn.
+    is_parked: AtomicBool,
+    verdict: Verdict,
+    shared: Arc<Shared>,
+}
+
+impl ArcWake for ScanTask {
+    fn wake_by_ref(task: &Arc<ScanTask>) {
+        if task.is_parked.swap(false, Ordering::AcqRel) {
+            Arc::clone(task).schedule();
+        }
+    }
+}
+
+impl ScanTask {
+    fn schedule(self: Arc<Self>) {
+        let task = Arc::clone(&self);
+        if self.shared.exports.submit(move || task.run()).is_err() {
+            // The queue has room for every export, so the server is stopping.
+            let stopping = Error::Unavailable("the server is shutting down".to_owned());
+            *self.verdict.lock().unwrap_or_else(|e| e.into_inner()) = Some(Err(stopping));
+            drop(self.take());
+        }
+    }
+
+    fn take(&self) -> Option<(Scan, Sender<Chunk>)> {
+        self.turn.lock().unwrap_or_else(|e| e.into_inner()).take()
+    }
+
+    /// One turn. Dropping the sender ends the stream.
+    fn run(self: Arc<Self>) {
+        let Some((mut scan, sender)) = self.take() else { return };
+        let (start, closed) = (Instant::now(), sender.closed());
+        let turn = scan.run(
+            &self.shared.store.reader,
+            move || closed.get(),
+            |chunk| self.offer(&sender, chunk, start),
+        );
+        let verdict = match turn {
+            Ok(Turn::Paused) => return self.park(scan, sender),
+            Ok(Turn::Done) => Ok(()),
+            Err(error) => Err(error),
+        };
+        *self.verdict.lock().unwrap_or_else(|e| e.into_inner()) = Some(verdict);
+    }
+
+    fn offer(&self, sender: &Sender<Chunk>, chunk: Chunk, turn_start: Instant) -> Offer {
+        let config = &self.shared.config;
+        let others_wait = self.shared.exports.has_waiting();
+        match sender.try_send(chunk) {
+            // Another scan is better served than a chunk that finds no room.
+            Ok(()) if others_wait && sender.is_full() => Offer::TakenLast,
+            Ok(()) if others_wait && turn_start.elapsed() >= millis(config.export_turn_ms) => {
+                Offer::TakenLast
+            }
+            Ok(()) => Offer::Taken,
+            Err(TrySendError::Full(chunk)) if !others_wait => {
+                match sender.send_timeout(chunk, millis(config.park_after_ms)) {
+                    Ok(()) => Offer::Taken,
+                    Err(SendTimeoutError::Timeout(_) | SendTimeoutError::Disconnected(_)) => {
+                        Offer::Refused
+                    }
+                }
+            }
+            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => Offer::Refused,
+        }
+    }
+
+    /// Keeps the scan until there is room for its next chunk. It holds no thread and nothing of
+    /// SQLite meanwhile.
+    fn park(self: Arc<Self>, scan: Scan, sender: Sender<Chunk>) {
+        if sender.is_closed() {
+            return;
+        }
+        let waker = waker_ref(&self);
+        let mut turn = self.turn.lock().unwrap_or_else(|e| e.into_inner());
+        let (_, sender) = turn.insert((scan, sender));
+        self.is_parked.store(true, Ordering::Release);
+        let ready = sender.poll_ready(&mut Context::from_waker(&waker)).is_ready();
+        drop(turn);
+        if ready {
+            ArcWake::wake_by_ref(&self);
+        } else {
+            self.shared.metrics.scans_parked.add(1);
+        }
+    }
+}
+
+fn millis(n: u64) -> Duration {
+    Duration::from_millis(n)
+}
+
+/// The side of the client.
+struct Outflow {
+    receiver: Receiver<Chunk>,
+    verdict: Verdict,
+    shape: Shape,
+    /// The last sequence that was handed to gRPC, or where the client began.
+    cursor: i64,
+    watch: Watch,
+    permit: Permit,
+}
+
+impl Outflow {
+    async fn run(self, mut sink: ServerStreamingSink<Encoded>, shared: &Shared) -> Result<()> {
+        let Outflow { mut receiver, verdict, shape, mut cursor, watch, permit: _permit } = self;
+        let flow = flow(&mut sink, &mut receiver, &verdict, shape, &mut cursor, &watch);
+        let result = watch.guard(flow).await;
+        // Ends the scan, if it has not ended.
+        drop(receiver);
+        let result = result.map_err(|error| match error {
+            Error::DeadlineExceeded(why) => {
+                Error::DeadlineExceeded(format!("{why}; go on with after_sequence={cursor}"))
+            }
+            other => other,
+        });
+        // An error here is a call that is over already. A status waits behind the messages that
+        // the client has not taken: for as long as the client may, and the stream lives.
+        let _ = match &result {
+            Ok(()) => sink.close().await,
+            Err(error) => {
+                let fail = async { Ok(sink.fail(status(error)).await) };
+                Watch::new(&shared.config).guard(fail).await.unwrap_or(Ok(()))
+            }
+        };
+        result
+    }
+}
+
+/// Sends every chunk of the scan.
+async fn flow(
+    sink: &mut ServerStreamingSink<Encoded>,
+    receiver: &mut Receiver<Chunk>,
+    verdict: &Verdict,
+    shape: Shape,
+    cursor: &mut i64,
+    watch: &Watch,
+) -> Result<()> {
+    while let Some(chunk) = next(sink, receiver).await? {
+        let chunk = Arc::new(chunk);
+        let last = chunk.last_sequence();
+        let messages = match shape {
+            Shape::Invoices => chunk.len(),
+            Shape::Batches => 1,
+        };
+        let mut sent = 0;
+        let send = poll_fn(|cx| {
+            // Woken, so the client took something.
+            watch.stall.begin();
+            while sent < messages {
+                ready!(poll_ready(sink, cx))?;
+                // Flushed when there is nothing more at hand: frames are as large as can be.
+                let is_flushed = sent + 1 == messages && receiver.is_empty();
+                let message = match shape {
+                    Shape::Invoices => Encoded::Invoice(Arc::clone(&chunk), sent),
+                    Shape::Batches => Encoded::Batch(Arc::clone(&chunk)),
+                };
+                start_send(sink, message, !is_flushed)?;
+                sent += 1;
+            }
+            Poll::Ready(Ok::<(), Error>(()))
+        });
+        watch.stall.during(send).await?;
+        *cursor = last;
+    }
+    let verdict = verdict.lock().unwrap_or_else(|e| e.into_inner()).take();
+    verdict.unwrap_or_else(|| Err(Error::Internal("a scan ended without its last row".to_owned())))
+}
+
+/// The next chunk; [`Error::Cancelled`] when the call is over before it.
+async fn next(
+    sink: &mut ServerStreamingSink<Encoded>,
+    receiver: &mut Receiver<Chunk>,
+) -> Result<Option<Chunk>> {
+    poll_fn(|cx| {
+        if let Poll::Ready(chunk) = std::pin::Pin::new(&mut *receiver).poll_next(cx) {
+            return Poll::Ready(Ok(chunk));
+        }
+        // Room in the sink is of no interest here, only the news that the call is over.
+        match poll_ready(sink, cx) {
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            _ => Poll::Pending,
+        }
+    })
+    .await
+}
+
+fn poll_ready(sink: &mut ServerStreamingSink<Encoded>, cx: &mut Context<'_>) -> Poll<Result<()>> {
+    std::pin::Pin::new(sink).poll_ready(cx).map_err(|_| Error::Cancelled)
+}
+
+fn start_send(
+    sink: &mut ServerStreamingSink<Encoded>,
+    message: Encoded,
+    buffered: bool,
+) -> Result<()> {
+    let flags = WriteFlags::default().buffer_hint(buffered);
+    std::pin::Pin::new(sink).start_send((message, flags)).map_err(|_| Error::Cancelled)
+}

@@ -1,0 +1,160 @@
+//! GetSummary and ListInvoices: one job of a worker thread each.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures::channel::oneshot;
+use grpcio::{Deadline, RpcContext, UnarySink};
+
+use crate::error::{Error, Result};
+use crate::model;
+use crate::proto::report::{
+    CurrencyTotal, ListInvoicesRequest, ListInvoicesResponse, Summary, SummaryRequest,
+};
+use crate::service::codec::{Encoded, Request};
+use crate::service::{status, token, validate, Shared};
+use crate::store::read;
+
+pub fn get_summary(
+    shared: &Arc<Shared>,
+    ctx: RpcContext<'_>,
+    request: Request<SummaryRequest>,
+    sink: UnarySink<Summary>,
+) {
+    let limit = TimeLimit::of(shared, &ctx);
+    answer(shared, ctx, sink, move |shared| {
+        let filter = validate::summary(request.message("SummaryRequest")?)?;
+        let summary =
+            limit.read(shared, |conn| read::summary(conn, &filter))?;
+        summary_message(summary)
+    });
+}
+
+pub fn list_invoices(
+    shared: &Arc<Shared>,
+    ctx: RpcContext<'_>,
+    request: Request<ListInvoicesRequest>,
+    sink: UnarySink<Encoded>,
+) {
+    let limit = TimeLimit::of(shared, &ctx);
+    answer(shared, ctx, sink, move |shared| {
+        let request = request.message("ListInvoicesRequest")?;
+        let (filter, size) = validate::list(&request, shared.config.max_page_size)?;
+        let after = token::decode(&filter, &request.page_token)?;
+        let (page, more) = limit.read(shared, |conn| read::page(conn, &filter, after, size))?;
+        let mut response = page.batch().to_vec();
+        if more {
+            let next_page_token = token::encode(&filter, page.last_sequence());
+            let rest = ListInvoicesResponse { next_page_token, ..Default::default() };
+            // OK because a `Vec` takes every write. The invoices are encoded already; fields of a
+            // message may be encoded one after another.
+            protobuf::Message::write_to_vec(&rest, &mut response).expect("a message encodes");
+        }
+        Ok(Encoded::Bytes(response))
+    });
+}
+
+/// Runs `work` on a worker thread and sends its result.
+fn answer<T: Send + 'static>(
+    shared: &Arc<Shared>,
+    ctx: RpcContext<'_>,
+    sink: UnarySink<T>,
+    work: impl FnOnce(&Shared) -> Result<T> + Send + 'static,
+) {
+    let (reply, result) = oneshot::channel();
+    let for_work = Arc::clone(shared);
+    let job = move || {
+        // OK to fail: the call is over.
+        let _ = reply.send(work(&for_work));
+    };
+    let queued = shared.unary.submit(job).map_err(|_| {
+        let max = shared.config.max_queued_unary;
+        shared.limits.exhausted(format!("max_queued_unary of {max} calls wait"))
+    });
+    let shared = Arc::clone(shared);
+    ctx.spawn(async move {
+        let result = match queued {
+            Ok(()) => result.await.unwrap_or_else(|_| Err(lost_job())),
+            Err(error) => Err(error),
+        };
+        shared.count(&result);
+        // An error here is a call that is over already.
+        let _ = match result {
+            Ok(response) => sink.success(response).await,
+            Err(error) => sink.fail(status::status(&error)).await,
+        };
+    });
+}
+
+/// The worker dropped the job: it panicked, or the server is stopping.
+fn lost_job() -> Error {
+    Error::Internal("the job of a unary call was dropped".to_owned())
+}
+
+/// The limits on the time of a unary call.
+#[derive(Clone, Copy)]
+struct TimeLimit {
+    deadline: Deadline,
+    until: Instant,
+    max_ms: u64,
+}
+
+impl TimeLimit {
+    fn of(shared: &Shared, ctx: &RpcContext<'_>) -> TimeLimit {
+        let max_ms = shared.config.unary_timeout_ms;
+        TimeLimit {
+            deadline: ctx.deadline(),
+            until: Instant::now() + Duration::from_millis(max_ms),
+            max_ms,
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        self.deadline.exceeded() || Instant::now() >= self.until
+    }
+
+    /// Reads within the limits: what is interrupted is DEADLINE_EXCEEDED.
+    fn read<T>(
+        self,
+        shared: &Shared,
+        read: impl FnOnce(&read::Connection) -> Result<T>,
+    ) -> Result<T> {
+        if self.is_over() {
+            return Err(self.exceeded());
+        }
+        let result = shared.store.reader.read(move || self.is_over(), read);
+        result.map_err(|error| if error == Error::Cancelled { self.exceeded() } else { error })
+    }
+
+    fn exceeded(self) -> Error {
+        Error::DeadlineExceeded(if self.deadline.exceeded() {
+            "the client's deadline passed".to_owned()
+        } else {
+            format!("unary_timeout_ms: the query took more than {} ms", self.max_ms)
+        })
+    }
+}
+
+fn summary_message(summary: model::Summary) -> Result<Summary> {
+    let counts = summary.totals.iter().map(|total| total.invoice_count);
+    Ok(Summary {
+        invoice_count: counts.sum(),
+        totals: summary.totals.into_iter().map(total_message).collect::<Result<_>>()?,
+        last_sequence: summary.last_sequence,
+        ..Default::default()
+    })
+}
+
+/// The message of a total; the same for summaries and uploads.
+pub fn total_message(total: model::CurrencyTotal) -> Result<CurrencyTotal> {
+    let outstanding_cents = total.total_cents.checked_sub(total.paid_cents);
+    Ok(CurrencyTotal {
+        currency: total.currency,
+        invoice_count: total.invoice_count,
+        total_cents: total.total_cents,
+        paid_cents: total.paid_cents,
+        outstanding_cents: outstanding_cents
+            .ok_or_else(|| Error::Internal("an outstanding sum leaves 64 bits".to_owned()))?,
+        ..Default::default()
+    })
+}

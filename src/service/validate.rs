@@ -1,0 +1,216 @@
+//! From the messages of the wire to the terms of the model: every field is checked here, once.
+
+use protobuf::well_known_types::timestamp::Timestamp as ProtoTimestamp;
+use protobuf::{EnumOrUnknown, MessageField};
+
+use crate::error::{Error, Result, Violation};
+use crate::model::{Event, Filter, NewInvoice, Payment, Timestamp};
+use crate::proto::report::{
+    CreateInvoiceRequest, ExportRequest, InvoiceStatus, ListInvoicesRequest, ReconcileEvent,
+    SummaryRequest,
+};
+
+/// The longest identifier in bytes.
+pub const MAX_ID_BYTES: usize = 128;
+/// The longest memo or reference in bytes.
+pub const MAX_TEXT_BYTES: usize = 1024;
+
+/// Seconds of 0001-01-01T00:00:00Z and of 9999-12-31T23:59:59Z, the range of a Timestamp.
+const TIMESTAMP_SECONDS: std::ops::RangeInclusive<i64> = -62_135_596_800..=253_402_300_799;
+
+/// The violations found in one message, each under the path of the message.
+struct Checks {
+    /// Before each field's name: empty, or such as `requests[3].`.
+    path: String,
+    found: Vec<Violation>,
+}
+
+impl Checks {
+    fn of(path: String) -> Checks {
+        Checks { path, found: Vec::new() }
+    }
+
+    fn add(&mut self, field: &str, description: impl Into<String>) {
+        self.found.push(Violation::new(format!("{}{field}", self.path), description));
+    }
+
+    fn text(&mut self, field: &str, value: &str, max_bytes: usize) {
+        if value.len() > max_bytes {
+            self.add(field, format!("has {} bytes; at most {max_bytes} are allowed", value.len()));
+        } else if value.contains('\0') {
+            self.add(field, "contains a NUL");
+        }
+    }
+
+    fn required_id(&mut self, field: &str, value: &str) {
+        if value.is_empty() {
+            self.add(field, "is required");
+        }
+        self.text(field, value, MAX_ID_BYTES);
+    }
+
+    fn currency(&mut self, value: &str) {
+        if iso_currency::Currency::from_code(value).is_none() {
+            self.add("currency", format!("{value:?} is not an ISO 4217 code such as \"USD\""));
+        }
+    }
+
+    fn at_least(&mut self, field: &str, value: i64, least: i64) {
+        if value < least {
+            self.add(field, format!("{value} is less than {least}"));
+        }
+    }
+
+    /// The time of a field, or `absent` where it is not set.
+    fn time(&mut self, field: &str, value: &MessageField<ProtoTimestamp>, absent: Option<Timestamp>) -> Timestamp {
+        let Some(value) = value.as_ref() else {
+            return absent.unwrap_or_else(|| {
+                self.add(field, "is required");
+                Timestamp::MIN
+            });
+        };
+        let (seconds, nanos) = (value.seconds, value.nanos);
+        if !TIMESTAMP_SECONDS.contains(&seconds) {
+            self.add(field, format!("{seconds} s is not in the years 0001 to 9999"));
+        } else if !(0..1_000_000_000).contains(&nanos) {
+            self.add(field, format!("{nanos} ns is not in 0 to 999999999"));
+        }
+        Timestamp { seconds, nanos }
+    }
+
+    fn filter(
+        &mut self,
+        customer_id: String,
+        statuses: &[EnumOrUnknown<InvoiceStatus>],
+        issued_from: &MessageField<ProtoTimestamp>,
+        issued_until: &MessageField<ProtoTimestamp>,
+    ) -> Filter {
+        self.text("customer_id", &customer_id, MAX_ID_BYTES);
+        let issued_from = self.time("issued_from", issued_from, Some(Timestamp::MIN));
+        let issued_until = self.time("issued_until", issued_until, Some(Timestamp::MAX));
+        if issued_from > issued_until {
+            self.add("issued_from", "is after issued_until");
+        }
+        let statuses = self.statuses(statuses);
+        Filter { customer_id, statuses, issued_from, issued_until }
+    }
+
+    fn statuses(&mut self, statuses: &[EnumOrUnknown<InvoiceStatus>]) -> i64 {
+        if statuses.is_empty() {
+            return Filter::ALL_STATUSES;
+        }
+        let mut mask = 0;
+        for (i, status) in statuses.iter().enumerate() {
+            match status.value() {
+                known @ 1..=5 => mask |= 1 << known,
+                other => self.add(&format!("statuses[{i}]"), format!("{other} is no invoice status")),
+            }
+        }
+        mask
+    }
+
+    fn done<T>(self, value: T) -> Result<T> {
+        if self.found.is_empty() {
+            Ok(value)
+        } else {
+            Err(Error::Invalid(self.found))
+        }
+    }
+}
+
+pub fn summary(request: SummaryRequest) -> Result<Filter> {
+    let mut checks = Checks::of(String::new());
+    let filter =
+        checks.filter(request.customer_id, &[], &request.issued_from, &request.issued_until);
+    checks.done(filter)
+}
+
+/// The filter and the page size, of which 0 is the default.
+pub fn list(request: &ListInvoicesRequest, max_page_size: usize) -> Result<(Filter, usize)> {
+    let mut checks = Checks::of(String::new());
+    let filter = checks.filter(
+        request.customer_id.clone(),
+        &request.statuses,
+        &request.issued_from,
+        &request.issued_until,
+    );
+    checks.at_least("page_size", request.page_size.into(), 0);
+    let size = match request.page_size {
+        0 => 100,
+        // OK because a negative size does not get past `done`.
+        size => usize::try_from(size).unwrap_or_default(),
+    };
+    checks.done((filter, size.min(max_page_size)))
+}
+
+/// The filter, the cursor and the most rows (0: all).
+pub fn export(request: ExportRequest) -> Result<(Filter, i64, i64)> {
+    let mut checks = Checks::of(String::new());
+    checks.at_least("after_sequence", request.after_sequence, 0);
+    checks.at_least("max_rows", request.max_rows, 0);
+    let filter = checks.filter(
+        request.customer_id,
+        &request.statuses,
+        &request.issued_from,
+        &request.issued_until,
+    );
+    checks.done((filter, request.after_sequence, request.max_rows))
+}
+
+/// The invoice of the upload's message number `index`.
+pub fn invoice(request: &CreateInvoiceRequest, index: usize) -> Result<NewInvoice<'_>> {
+    let mut checks = Checks::of(String::new());
+    checks.text("invoice_id", &request.invoice_id, MAX_ID_BYTES);
+    checks.required_id("customer_id", &request.customer_id);
+    checks.at_least("total_amount_cents", request.total_amount_cents, 0);
+    checks.currency(&request.currency);
+    checks.text("memo", &request.memo, MAX_TEXT_BYTES);
+    let issued_at = checks.time("issued_at", &request.issued_at, None);
+    for violation in &mut checks.found {
+        violation.field = format!("requests[{index}].{}", violation.field);
+    }
+    checks.done(NewInvoice {
+        invoice_id: &request.invoice_id,
+        customer_id: &request.customer_id,
+        total_amount_cents: request.total_amount_cents,
+        currency: &request.currency,
+        issued_at,
+        memo: &request.memo,
+    })
+}
+
+/// The batch_id and the count of the commit that is the upload's message number `index`.
+pub fn commit(request: CreateInvoiceRequest, index: usize) -> Result<(String, i64)> {
+    let mut checks = Checks::of(format!("requests[{index}]."));
+    let mut rest = request;
+    let commit = rest.commit.take().unwrap_or_default();
+    if rest != CreateInvoiceRequest::default() {
+        checks.add("commit", "a commit has no other field beside it");
+    }
+    checks.text("commit.batch_id", &commit.batch_id, MAX_ID_BYTES);
+    checks.at_least("commit.count", commit.count, 0);
+    checks.done((commit.batch_id, commit.count))
+}
+
+/// An event. What is wrong with it is part of it: it is refused in its turn, and the stream goes on.
+pub fn event(event: ReconcileEvent) -> Event {
+    let mut checks = Checks::of(String::new());
+    checks.required_id("event_id", &event.event_id);
+    checks.required_id("invoice_id", &event.invoice_id);
+    checks.at_least("amount_cents", event.amount_cents, 1);
+    checks.currency(&event.currency);
+    checks.text("reference", &event.reference, MAX_TEXT_BYTES);
+    let received_at = checks.time("received_at", &event.received_at, None);
+    let payment = Payment {
+        invoice_id: event.invoice_id,
+        amount_cents: event.amount_cents,
+        currency: event.currency,
+        received_at,
+        reference: event.reference,
+    };
+    let payment = match checks.found.into_iter().next() {
+        Some(violation) => Err(violation),
+        None => Ok(payment),
+    };
+    Event { event_id: event.event_id, payment }
+}

@@ -1,0 +1,247 @@
+//! From the columns of a row to the bytes of an `Invoice` message, with nothing in between.
+
+use protobuf::rt::{compute_raw_varint64_size, string_size, tag_size};
+use protobuf::CodedOutputStream;
+use rusqlite::Row;
+
+use crate::error::{Error, Result};
+
+/// Field 1, length-delimited: how `InvoiceBatch` and `ListInvoicesResponse` hold an invoice.
+const INVOICES: u8 = 1 << 3 | 2;
+
+/// Some rows, encoded. The bytes are those of an `InvoiceBatch`.
+#[derive(Debug, Default)]
+pub struct Chunk {
+    bytes: Vec<u8>,
+    /// Where each invoice is in `bytes`, without the tag and length before it.
+    invoices: Vec<(u32, u32)>,
+    last_sequence: i64,
+}
+
+impl Chunk {
+    pub fn with_capacity(bytes: usize) -> Chunk {
+        Chunk { bytes: Vec::with_capacity(bytes), ..Chunk::default() }
+    }
+
+    /// The number of rows.
+    pub fn len(&self) -> usize {
+        self.invoices.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.invoices.is_empty()
+    }
+
+    /// The bytes of an `InvoiceBatch` with all rows.
+    pub fn batch(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// The bytes of the `Invoice` of row `i`.
+    pub fn invoice(&self, i: usize) -> &[u8] {
+        let (start, end) = self.invoices[i];
+        &self.bytes[start as usize..end as usize]
+    }
+
+    /// The `sequence` of the last row; 0 when there is none.
+    pub fn last_sequence(&self) -> i64 {
+        self.last_sequence
+    }
+
+    /// Appends a row with the columns of `invoices_after.sql`.
+    pub fn push(&mut self, row: &Row<'_>) -> Result<()> {
+        let columns = Columns::of(row)?;
+        let size = columns.size();
+        let mut out = CodedOutputStream::vec(&mut self.bytes);
+        // OK because writing to a `Vec` does not fail.
+        columns.write(size, &mut out).expect("a Vec takes every write");
+        drop(out);
+        let end = self.bytes.len() as u32;
+        self.invoices.push((end - size as u32, end));
+        self.last_sequence = columns.sequence;
+        Ok(())
+    }
+}
+
+/// The columns of one row, borrowed from SQLite. Fields of a message that have their default
+/// value are not on the wire.
+struct Columns<'a> {
+    sequence: i64,
+    invoice_id: &'a str,
+    customer_id: &'a str,
+    total_amount_cents: i64,
+    currency: &'a str,
+    status: i64,
+    paid_cents: i64,
+    issued_at: i64,
+    issued_at_nanos: i64,
+    memo: &'a str,
+}
+
+impl<'a> Columns<'a> {
+    fn of(row: &'a Row<'_>) -> Result<Columns<'a>> {
+        Ok(Columns {
+            sequence: integer(row, 0)?,
+            invoice_id: text(row, 1)?,
+            customer_id: text(row, 2)?,
+            total_amount_cents: integer(row, 3)?,
+            currency: text(row, 4)?,
+            status: integer(row, 5)?,
+            paid_cents: integer(row, 6)?,
+            issued_at: integer(row, 7)?,
+            issued_at_nanos: integer(row, 8)?,
+            memo: text(row, 9)?,
+        })
+    }
+
+    fn issued_at_size(&self) -> u64 {
+        varint_size(1, self.issued_at) + varint_size(2, self.issued_at_nanos)
+    }
+
+    /// The size of the `Invoice` in bytes.
+    fn size(&self) -> u64 {
+        varint_size(1, self.sequence)
+            + text_size(2, self.invoice_id)
+            + text_size(3, self.customer_id)
+            + varint_size(4, self.total_amount_cents)
+            + text_size(5, self.currency)
+            + varint_size(6, self.status)
+            + varint_size(7, self.paid_cents)
+            // A Timestamp is under 128 bytes: its length is one.
+            + tag_size(8)
+            + 1
+            + self.issued_at_size()
+            + text_size(9, self.memo)
+    }
+
+    fn write(&self, size: u64, out: &mut CodedOutputStream<'_>) -> protobuf::Result<()> {
+        out.write_raw_byte(INVOICES)?;
+        out.write_raw_varint64(size)?;
+        write_varint(out, 1, self.sequence)?;
+        write_text(out, 2, self.invoice_id)?;
+        write_text(out, 3, self.customer_id)?;
+        write_varint(out, 4, self.total_amount_cents)?;
+        write_text(out, 5, self.currency)?;
+        write_varint(out, 6, self.status)?;
+        write_varint(out, 7, self.paid_cents)?;
+        out.write_raw_byte(8 << 3 | 2)?;
+        out.write_raw_varint64(self.issued_at_size())?;
+        write_varint(out, 1, self.issued_at)?;
+        write_varint(out, 2, self.issued_at_nanos)?;
+        write_text(out, 9, self.memo)
+    }
+}
+
+fn varint_size(field: u32, value: i64) -> u64 {
+    if value == 0 {
+        0
+    } else {
+        tag_size(field) + compute_raw_varint64_size(value as u64)
+    }
+}
+
+fn text_size(field: u32, value: &str) -> u64 {
+    if value.is_empty() {
+        0
+    } else {
+        string_size(field, value)
+    }
+}
+
+fn write_varint(out: &mut CodedOutputStream<'_>, field: u32, value: i64) -> protobuf::Result<()> {
+    if value == 0 {
+        return Ok(());
+    }
+    out.write_int64(field, value)
+}
+
+fn write_text(out: &mut CodedOutputStream<'_>, field: u32, value: &str) -> protobuf::Result<()> {
+    if value.is_empty() {
+        return Ok(());
+    }
+    out.write_string(field, value)
+}
+
+fn integer(row: &Row<'_>, column: usize) -> Result<i64> {
+    row.get_ref(column)?.as_i64().map_err(|e| unreadable(row, column, &e))
+}
+
+fn text<'a>(row: &'a Row<'_>, column: usize) -> Result<&'a str> {
+    row.get_ref(column)?.as_str().map_err(|e| unreadable(row, column, &e))
+}
+
+/// A value that the schema forbids: text that is not UTF-8, put there by another program.
+fn unreadable(row: &Row<'_>, column: usize, why: &dyn std::fmt::Display) -> Error {
+    let sequence: i64 = row.get(0).unwrap_or_default();
+    let name = row.as_ref().column_name(column).unwrap_or_default();
+    Error::Internal(format!("invoices.{name} of sequence {sequence}: {why}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::report::{Invoice, InvoiceBatch, InvoiceStatus};
+    use proptest::prelude::*;
+    use protobuf::well_known_types::timestamp::Timestamp;
+    use protobuf::{EnumOrUnknown, Message, MessageField};
+    use rusqlite::{params, Connection};
+
+    fn edge() -> impl Strategy<Value = i64> {
+        prop_oneof![
+            Just(0), Just(1), Just(127), Just(128), Just(i64::MAX), Just(i64::MIN), Just(-1), any::<i64>()
+        ]
+    }
+
+    prop_compose! {
+        fn invoice()(
+            sequence in edge(), invoice_id in ".{0,200}", customer_id in ".{0,20}",
+            total_amount_cents in edge(), currency in "[A-Z]{0,3}", status in 0i32..6,
+            paid_cents in edge(), seconds in edge(), nanos in prop_oneof![Just(0), 0..1_000_000_000i32],
+            memo in "\\PC{0,300}",
+        ) -> Invoice {
+            Invoice {
+                sequence, invoice_id, customer_id, total_amount_cents, currency, paid_cents, memo,
+                status: EnumOrUnknown::from_i32(status),
+                issued_at: MessageField::some(Timestamp { seconds, nanos, ..Default::default() }),
+                ..Default::default()
+            }
+        }
+    }
+
+    fn encode(invoices: &[Invoice]) -> Chunk {
+        let conn = Connection::open_in_memory().unwrap();
+        let mut chunk = Chunk::default();
+        for i in invoices {
+            let mut values = conn.prepare("SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10").unwrap();
+            let mut rows = values
+                .query(params![
+                    i.sequence, i.invoice_id, i.customer_id, i.total_amount_cents, i.currency,
+                    i.status.value(), i.paid_cents, i.issued_at.seconds, i.issued_at.nanos, i.memo
+                ])
+                .unwrap();
+            chunk.push(rows.next().unwrap().unwrap()).unwrap();
+        }
+        chunk
+    }
+
+    proptest! {
+        #[test]
+        fn the_bytes_are_those_of_the_generated_code(invoices in prop::collection::vec(invoice(), 0..5)) {
+            let chunk = encode(&invoices);
+            prop_assert_eq!(chunk.len(), invoices.len());
+            for (i, invoice) in invoices.iter().enumerate() {
+                prop_assert_eq!(chunk.invoice(i), &invoice.write_to_bytes().unwrap()[..]);
+            }
+            let batch = InvoiceBatch { invoices, ..Default::default() };
+            prop_assert_eq!(chunk.batch(), &batch.write_to_bytes().unwrap()[..]);
+        }
+    }
+
+    /// A field added to the message must be added to the encoder.
+    #[test]
+    fn the_encoder_knows_every_field() {
+        let fields = <Invoice as protobuf::MessageFull>::descriptor().fields().count();
+        assert_eq!(fields, 9);
+        assert_eq!(InvoiceStatus::INVOICE_STATUS_VOID as i32, crate::model::Status::Void as i32);
+    }
+}

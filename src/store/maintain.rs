@@ -1,0 +1,78 @@
+//! What an operator asks of the database from beside the server: is it sound, and a copy of it.
+//! Both work while a server is serving it.
+
+use std::fmt;
+use std::path::Path;
+use std::time::Duration;
+
+use rusqlite::backup::Backup;
+use rusqlite::{Connection, OpenFlags};
+
+use crate::config::Config;
+use crate::error::{Error, Result};
+use crate::store::open::{open_reader, set_pragmas};
+use crate::store::read::{last_sequence, totals};
+use crate::store::sql;
+
+/// What a check found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CheckReport {
+    pub schema_version: i32,
+    pub invoice_count: i64,
+    pub last_sequence: i64,
+    /// What is wrong; empty for a sound database.
+    pub faults: Vec<String>,
+}
+
+impl fmt::Display for CheckReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "schema version {}", self.schema_version)?;
+        writeln!(f, "{} invoices, last sequence {}", self.invoice_count, self.last_sequence)?;
+        for fault in &self.faults {
+            writeln!(f, "fault: {fault}")?;
+        }
+        let verdict = if self.faults.is_empty() { "sound" } else { "not sound" };
+        write!(f, "the database is {verdict}")
+    }
+}
+
+/// Reads the whole database: its structure, and whether the kept totals are those of the rows.
+pub fn check(config: &Config) -> Result<CheckReport> {
+    let conn = open_reader(&config.db)?;
+    set_pragmas(&conn, config)?;
+    let conn = conn.unchecked_transaction()?;
+    let mut faults = Vec::new();
+    conn.pragma_query(None, "integrity_check", |row| {
+        let line: String = row.get(0)?;
+        faults.extend((line != "ok").then_some(line));
+        Ok(())
+    })?;
+    let mut check_totals = conn.prepare(sql::CHECK_TOTALS)?;
+    for currency in check_totals.query_map([], |row| row.get::<_, String>(0))? {
+        faults.push(format!("the totals of {} are not those of its invoices", currency?));
+    }
+    let totals = totals(&conn, sql::SUMMARY, [])?;
+    Ok(CheckReport {
+        schema_version: conn.pragma_query_value(None, "user_version", |row| row.get(0))?,
+        invoice_count: totals.iter().map(|total| total.invoice_count).sum(),
+        last_sequence: last_sequence(&conn)?,
+        faults,
+    })
+}
+
+/// Copies the database to the new file `to`, as of one moment; returns its size in bytes.
+pub fn backup(db: &Path, to: &Path) -> Result<u64> {
+    if to.exists() {
+        return Err(Error::Unusable(format!("{} exists: name a new file", to.display())));
+    }
+    let from = open_reader(db)?;
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
+    let unusable = |e| Error::Unusable(format!("cannot write {}: {e}", to.display()));
+    let mut copy = Connection::open_with_flags(to, flags).map_err(unusable)?;
+    // All pages in one step: one read transaction, so writes meanwhile do not start it anew.
+    Backup::new(&from, &mut copy)
+        .and_then(|backup| backup.run_to_completion(i32::MAX, Duration::from_millis(10), None))
+        .map_err(unusable)?;
+    drop(copy);
+    to.metadata().map(|file| file.len()).map_err(|e| Error::Internal(e.to_string()))
+}

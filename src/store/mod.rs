@@ -1,0 +1,75 @@
+//! The database: the only module that knows SQLite.
+//!
+//! | module | what it is |
+//! |---|---|
+//! | [`open`] | is the file ours, is it free; pragmas, migrations |
+//! | [`sql`] | the statements of `sql/` |
+//! | [`read`] | the pool of read-only connections, summaries and pages |
+//! | [`scan`] | exports: a scan that can wait |
+//! | [`encode`] | from a row to protobuf bytes |
+//! | [`write`] | the one writer and its group commit |
+//! | [`staged`], [`bulk`] | uploads before and at their commit |
+//! | [`reconcile`] | payments |
+//! | [`wal`] | the write-ahead log and its limit |
+//! | [`maintain`] | check and backup |
+
+pub mod bulk;
+pub mod encode;
+mod error;
+pub mod maintain;
+pub mod open;
+pub mod read;
+pub mod reconcile;
+pub mod scan;
+pub mod sql;
+pub mod staged;
+pub mod wal;
+pub mod write;
+
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use crossbeam_channel::Sender;
+
+use crate::config::Config;
+use crate::error::Result;
+use crate::metrics::Metrics;
+use read::Reader;
+use scan::WalPressure;
+use write::Writer;
+
+/// An open database. Blocking: its methods are for threads that may wait.
+#[derive(Clone)]
+pub struct Store {
+    pub reader: Reader,
+    pub writer: Writer,
+    pub wal_pressure: WalPressure,
+}
+
+/// What keeps a [`Store`] open: the writer's thread and the lock on the database.
+pub struct StoreThread {
+    thread: JoinHandle<()>,
+    stop: Sender<()>,
+    _lock: open::ServerLock,
+}
+
+impl Store {
+    /// Opens the database that `config` names, creates or upgrades it, and starts its writer.
+    pub fn open(config: &Config, metrics: &Arc<Metrics>) -> Result<(Store, StoreThread)> {
+        let (conn, path, lock) = open::open_writer(config)?;
+        let reader = Reader::open(&path, config)?;
+        let wal_pressure = WalPressure::default();
+        let (writer, stop, thread) =
+            write::start(conn, path, config, Arc::clone(metrics), wal_pressure.clone())?;
+        Ok((Store { reader, writer, wal_pressure }, StoreThread { thread, stop, _lock: lock }))
+    }
+}
+
+impl StoreThread {
+    /// Waits for the jobs that the writer has, ends it, and gives the database free.
+    pub fn stop(self) {
+        drop(self.stop);
+        // OK because the writer catches the panics of its jobs.
+        self.thread.join().expect("the writer's thread does not panic");
+    }
+}

@@ -1,0 +1,170 @@
+//! Reading: a pool of read-only connections, and the queries of the unary calls.
+
+use std::path::Path;
+use std::time::Duration;
+
+use r2d2_sqlite::SqliteConnectionManager;
+pub use rusqlite::Connection;
+use rusqlite::{named_params, OpenFlags, Row};
+
+use crate::config::Config;
+use crate::error::{Error, Result};
+use crate::model::{CurrencyTotal, Filter, Summary};
+use crate::store::encode::Chunk;
+use crate::store::open::set_pragmas;
+use crate::store::sql;
+
+/// Virtual machine instructions between two looks at whether a statement is still wanted: about
+/// 20 microseconds of work.
+const PROGRESS_INSTRUCTIONS: i32 = 1000;
+
+/// Read-only access to the database, for threads that may block.
+#[derive(Clone)]
+pub struct Reader {
+    pool: r2d2::Pool<SqliteConnectionManager>,
+}
+
+impl Reader {
+    /// Opens all connections at once: `config.unary_workers + config.export_workers`, one for each
+    /// thread that reads, so that none ever waits for another's.
+    pub fn open(path: &Path, config: &Config) -> Result<Reader> {
+        let settings = config.clone();
+        let manager = SqliteConnectionManager::file(path)
+            .with_flags(OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)
+            .with_init(move |conn| set_pragmas(conn, &settings));
+        let pool = r2d2::Pool::builder()
+            .max_size((config.unary_workers + config.export_workers) as u32)
+            .connection_timeout(Duration::from_millis(config.busy_timeout_ms))
+            .idle_timeout(None)
+            .max_lifetime(None)
+            .test_on_check_out(false)
+            .error_handler(Box::new(r2d2::LoggingErrorHandler))
+            .build(manager)
+            .map_err(|e| Error::Unusable(format!("cannot read {}: {e}", path.display())))?;
+        Ok(Reader { pool })
+    }
+
+    /// Connections that are checked out.
+    pub fn connections_in_use(&self) -> u32 {
+        let state = self.pool.state();
+        state.connections - state.idle_connections
+    }
+
+    /// Runs `read` in one read transaction. Its statements fail with [`Error::Cancelled`] soon
+    /// after `unwanted` turns true.
+    pub fn read<T>(
+        &self,
+        unwanted: impl FnMut() -> bool + Send + 'static,
+        read: impl FnOnce(&Connection) -> Result<T>,
+    ) -> Result<T> {
+        let conn = self
+            .pool
+            .get()
+            .map_err(|e| Error::Unavailable(format!("no database connection is free: {e}")))?;
+        conn.progress_handler(PROGRESS_INSTRUCTIONS, Some(unwanted))?;
+        let result = conn
+            .unchecked_transaction()
+            .map_err(Error::from)
+            .and_then(|transaction| read(&transaction));
+        conn.progress_handler(0, None::<fn() -> bool>)?;
+        result
+    }
+}
+
+/// Counts and sums by currency, and the highest sequence. Of `filter`, the customer and the dates.
+pub fn summary(conn: &Connection, filter: &Filter) -> Result<Summary> {
+    let dates = named_params! {
+        ":from": filter.issued_from.seconds, ":from_nanos": filter.issued_from.nanos,
+        ":before": filter.issued_until.seconds, ":before_nanos": filter.issued_until.nanos,
+    };
+    let mut params = Vec::new();
+    if !filter.customer_id.is_empty() {
+        params.push((":customer_id", &filter.customer_id as &dyn rusqlite::ToSql));
+    }
+    if filter.has_dates() {
+        params.extend_from_slice(dates);
+    }
+    let statement = match (filter.customer_id.is_empty(), filter.has_dates()) {
+        (true, false) => sql::SUMMARY,
+        (false, false) => sql::SUMMARY_BY_CUSTOMER,
+        (true, true) => sql::SUMMARY_BY_DATE,
+        (false, true) => sql::SUMMARY_BY_CUSTOMER_AND_DATE,
+    };
+    Ok(Summary {
+        totals: totals(conn, statement, &params[..])?,
+        last_sequence: last_sequence(conn)?,
+    })
+}
+
+/// The rows of a statement that gives currency, count, total and paid.
+pub fn totals(
+    conn: &Connection,
+    statement: &str,
+    params: impl rusqlite::Params,
+) -> Result<Vec<CurrencyTotal>> {
+    let total = |row: &Row<'_>| {
+        Ok(CurrencyTotal {
+            currency: row.get(0)?,
+            invoice_count: row.get(1)?,
+            total_cents: row.get(2)?,
+            paid_cents: row.get(3)?,
+        })
+    };
+    let mut statement = conn.prepare_cached(statement)?;
+    let totals = statement.query_map(params, total)?.collect::<rusqlite::Result<_>>()?;
+    Ok(totals)
+}
+
+pub fn last_sequence(conn: &Connection) -> Result<i64> {
+    Ok(conn.prepare_cached(sql::LAST_SEQUENCE)?.query_row([], |row| row.get(0))?)
+}
+
+/// Rows that match `filter` with `after < sequence <= until`, in the order of `sequence`, at most
+/// `limit` of them (-1: all). `each` takes them one by one, until it returns false.
+pub fn for_each_invoice(
+    conn: &Connection,
+    filter: &Filter,
+    (after, until, limit): (i64, i64, i64),
+    mut each: impl FnMut(&Row<'_>) -> Result<bool>,
+) -> Result<()> {
+    let mut statement;
+    let mut rows = if *filter == Filter::ALL {
+        statement = conn.prepare_cached(sql::INVOICES_AFTER)?;
+        statement.query(named_params! { ":after": after, ":until": until, ":limit": limit })?
+    } else if filter.customer_id.is_empty() {
+        statement = conn.prepare_cached(sql::INVOICES_AFTER_FILTERED)?;
+        statement.query(named_params! {
+            ":after": after, ":until": until, ":limit": limit, ":statuses": filter.statuses,
+            ":from": filter.issued_from.seconds, ":from_nanos": filter.issued_from.nanos,
+            ":before": filter.issued_until.seconds, ":before_nanos": filter.issued_until.nanos,
+        })?
+    } else {
+        statement = conn.prepare_cached(sql::INVOICES_AFTER_BY_CUSTOMER)?;
+        statement.query(named_params! {
+            ":customer_id": filter.customer_id,
+            ":after": after, ":until": until, ":limit": limit, ":statuses": filter.statuses,
+            ":from": filter.issued_from.seconds, ":from_nanos": filter.issued_from.nanos,
+            ":before": filter.issued_until.seconds, ":before_nanos": filter.issued_until.nanos,
+        })?
+    };
+    while let Some(row) = rows.next()? {
+        if !each(row)? {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// A page of at most `size` invoices after a cursor, and whether there are more after it.
+pub fn page(conn: &Connection, filter: &Filter, after: i64, size: usize) -> Result<(Chunk, bool)> {
+    let mut page = Chunk::default();
+    let mut more = false;
+    for_each_invoice(conn, filter, (after, i64::MAX, size as i64 + 1), |row| {
+        more = page.len() == size;
+        if !more {
+            page.push(row)?;
+        }
+        Ok(!more)
+    })?;
+    Ok((page, more))
+}

@@ -1,0 +1,102 @@
+//! The statements of `sql/`, by the names of their files.
+
+/// Takes the comment at the top of a statement off, so that the statement cache hashes less.
+const fn statement(file: &'static str) -> &'static str {
+    let bytes = file.as_bytes();
+    let mut start = 0;
+    while start + 1 < bytes.len() && bytes[start] == b'-' && bytes[start + 1] == b'-' {
+        while bytes[start] != b'\n' {
+            start += 1;
+        }
+        start += 1;
+    }
+    file.split_at(start).1
+}
+
+/// Names each statement, and lists them all for the test that prepares every one.
+macro_rules! statements {
+    ($($name:ident = $file:literal;)+) => {
+        $(pub const $name: &str = statement(include_str!(concat!("../../sql/queries/", $file, ".sql")));)+
+
+        /// Each file's name, with its whole text.
+        #[cfg(test)]
+        pub const FILES: &[(&str, &str)] =
+            &[$(($file, include_str!(concat!("../../sql/queries/", $file, ".sql")))),+];
+    };
+}
+
+statements! {
+    CHECK_TOTALS = "check_totals";
+    CREATED_TOTALS = "created_totals";
+    FIND_BULK_COMMIT = "find_bulk_commit";
+    FIND_EVENT = "find_event";
+    FIND_INVOICE = "find_invoice";
+    INSERT_BULK_COMMIT = "insert_bulk_commit";
+    INSERT_EVENT = "insert_event";
+    INSERT_INVOICE = "insert_invoice";
+    INVOICES_AFTER = "invoices_after";
+    INVOICES_AFTER_BY_CUSTOMER = "invoices_after_by_customer";
+    INVOICES_AFTER_FILTERED = "invoices_after_filtered";
+    LAST_SEQUENCE = "last_sequence";
+    PAY_INVOICE = "pay_invoice";
+    SUMMARY = "summary";
+    SUMMARY_BY_CUSTOMER = "summary_by_customer";
+    SUMMARY_BY_CUSTOMER_AND_DATE = "summary_by_customer_and_date";
+    SUMMARY_BY_DATE = "summary_by_date";
+}
+
+/// The scripts that bring a database from each version to the next; the first makes version 1.
+pub const MIGRATIONS: &[&str] = &[include_str!("../../sql/migrations/0001_initial.sql")];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan(conn: &rusqlite::Connection, text: &str) -> String {
+        let mut explain = conn.prepare(&format!("EXPLAIN QUERY PLAN {text}")).unwrap();
+        let rows = explain.query_map([], |row| row.get::<_, String>("detail")).unwrap();
+        rows.map(|detail| detail.unwrap() + "\n").collect()
+    }
+
+    fn documented<'a>(text: &'a str, what: &str) -> Option<&'a str> {
+        text.lines().find_map(|line| line.strip_prefix("-- ")?.strip_prefix(what))
+    }
+
+    #[test]
+    fn every_statement_prepares_and_uses_the_index_it_names() {
+        let conn = rusqlite::Connection::open_in_memory().unwrap();
+        MIGRATIONS.iter().for_each(|script| conn.execute_batch(script).unwrap());
+        for (name, text) in FILES {
+            assert!(documented(text, "Purpose: ").is_some(), "{name}: no purpose");
+            assert!(documented(text, "Parameters: ").is_some(), "{name}: no parameters");
+            let plan = plan(&conn, text);
+            let reads = statement(text).starts_with("SELECT") || statement(text).starts_with("UPDATE");
+            match documented(text, "Index: ") {
+                Some(index) => assert!(plan.contains(index), "{name}: {index:?} is not in\n{plan}"),
+                None => assert!(!reads, "{name}: reads, and names no index"),
+            }
+            if *name != "check_totals" {
+                assert!(!plan.contains("TEMP B-TREE FOR ORDER BY"), "{name} sorts:\n{plan}");
+                assert!(!plan.contains("SCAN invoices"), "{name} reads the table:\n{plan}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_file_is_listed() {
+        let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/sql/queries");
+        let mut files: Vec<_> = std::fs::read_dir(dir)
+            .unwrap()
+            .map(|file| file.unwrap().file_name().into_string().unwrap())
+            .collect();
+        files.sort();
+        let listed: Vec<_> = FILES.iter().map(|(name, _)| format!("{name}.sql")).collect();
+        assert_eq!(files, listed);
+    }
+
+    #[test]
+    fn the_comment_is_taken_off_and_nothing_else() {
+        assert_eq!(statement("-- a\n--   b\nSELECT 1 -- c\n"), "SELECT 1 -- c\n");
+        assert_eq!(statement("SELECT 1"), "SELECT 1");
+    }
+}

@@ -1,0 +1,200 @@
+//! The one writer: a thread with the read-write connection, and group commit.
+//!
+//! It takes the jobs at hand, opens a transaction, runs each job in a savepoint, commits once, and
+//! only then answers each with its own result. A failed job rolls back alone; a failed commit fails
+//! them all. A job whose caller has gone away is not committed.
+
+use std::panic::{catch_unwind, AssertUnwindSafe};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread::{Builder, JoinHandle};
+
+use crossbeam_channel::{bounded, Receiver, Sender};
+use futures::channel::oneshot;
+use rusqlite::Connection;
+
+use crate::config::Config;
+use crate::error::{Error, Result};
+use crate::metrics::Metrics;
+use crate::store::scan::WalPressure;
+use crate::store::wal::Wal;
+
+/// Tells a long job whether its caller has gone away.
+pub type IsUnwanted<'a> = &'a dyn Fn() -> bool;
+
+/// A handle to hand jobs to the writer.
+#[derive(Clone)]
+pub struct Writer {
+    jobs: Sender<Box<dyn Job>>,
+}
+
+impl Writer {
+    /// Hands over `work`; its result comes after the commit. Dropping the receiver before that
+    /// takes the job back, if its transaction is not being committed already.
+    ///
+    /// `work` may be run again, from the start, when another job of its transaction was taken back.
+    /// Never blocks: the queue has room for every stream that the limits of `Config` admit.
+    pub fn submit<T: Send + 'static>(
+        &self,
+        work: impl FnMut(&Connection, IsUnwanted<'_>) -> Result<T> + Send + 'static,
+    ) -> Result<oneshot::Receiver<Result<T>>> {
+        let (reply, result) = oneshot::channel();
+        let job = Box::new(Task { work, result: Err(Error::Cancelled), reply });
+        match self.jobs.try_send(job) {
+            Ok(()) => Ok(result),
+            Err(e) if e.is_full() => {
+                Err(Error::Exhausted { message: "too many writes wait".to_owned(), retry_after: None })
+            }
+            Err(_) => Err(Error::Unavailable("the server is shutting down".to_owned())),
+        }
+    }
+}
+
+trait Job: Send {
+    /// Runs the work and keeps its result; whether it succeeded.
+    fn run(&mut self, conn: &Connection) -> bool;
+    fn is_unwanted(&self) -> bool;
+    /// Answers the caller: with the result, or with `error` where the transaction failed.
+    fn finish(self: Box<Self>, error: Option<Error>);
+}
+
+struct Task<T, F> {
+    work: F,
+    result: Result<T>,
+    reply: oneshot::Sender<Result<T>>,
+}
+
+impl<T: Send, F: FnMut(&Connection, IsUnwanted<'_>) -> Result<T> + Send> Job for Task<T, F> {
+    fn run(&mut self, conn: &Connection) -> bool {
+        let Task { work, reply, .. } = self;
+        let work = AssertUnwindSafe(|| work(conn, &|| reply.is_canceled()));
+        self.result = catch_unwind(work)
+            .unwrap_or_else(|_| Err(Error::Internal("a job of the writer panicked".to_owned())));
+        self.result.is_ok()
+    }
+
+    fn is_unwanted(&self) -> bool {
+        self.reply.is_canceled()
+    }
+
+    fn finish(self: Box<Self>, error: Option<Error>) {
+        let result = match error {
+            // Its own error says more than that of the transaction.
+            Some(error) => self.result.and(Err(error)),
+            None => self.result,
+        };
+        // OK to fail: the caller has gone away.
+        let _ = reply_to(self.reply, result);
+    }
+}
+
+fn reply_to<T>(reply: oneshot::Sender<Result<T>>, result: Result<T>) -> std::result::Result<(), ()> {
+    reply.send(result).map_err(|_| ())
+}
+
+/// Starts the thread. It ends when the returned sender is dropped, after the jobs that wait.
+pub fn start(
+    conn: Connection,
+    path: PathBuf,
+    config: &Config,
+    metrics: Arc<Metrics>,
+    wal_pressure: WalPressure,
+) -> Result<(Writer, Sender<()>, JoinHandle<()>)> {
+    // Each stream has one job under way at the most.
+    let (jobs, queued) = bounded(config.max_uploads + config.max_reconciles);
+    let (stop, stopped) = bounded(0);
+    let wal = Wal::new(&path, config, Arc::clone(&metrics), wal_pressure);
+    let group_jobs = config.group_commit_jobs;
+    let thread = Builder::new()
+        .name("billstream-writer".to_owned())
+        .spawn(move || WriterThread { conn, queued, stopped, group_jobs, metrics, wal }.run())
+        .map_err(|e| Error::Unusable(format!("cannot start the writer's thread: {e}")))?;
+    Ok((Writer { jobs }, stop, thread))
+}
+
+struct WriterThread {
+    conn: Connection,
+    queued: Receiver<Box<dyn Job>>,
+    /// Disconnected when the thread is to stop.
+    stopped: Receiver<()>,
+    group_jobs: usize,
+    metrics: Arc<Metrics>,
+    wal: Wal,
+}
+
+impl WriterThread {
+    fn run(mut self) {
+        while let Some(first) = self.next() {
+            let mut group = vec![first];
+            group.extend(self.queued.try_iter().take(self.group_jobs - 1));
+            self.commit(group);
+            self.wal.limit(&self.conn);
+        }
+        self.wal.close(&self.conn);
+    }
+
+    /// The next job; `None` when the thread is to stop and none waits.
+    fn next(&self) -> Option<Box<dyn Job>> {
+        crossbeam_channel::select! {
+            recv(self.queued) -> job => job.ok(),
+            recv(self.stopped) -> _ => self.queued.try_recv().ok(),
+        }
+    }
+
+    /// Runs and commits a group, and answers its callers.
+    fn commit(&mut self, mut group: Vec<Box<dyn Job>>) {
+        loop {
+            group.retain(|job| !job.is_unwanted());
+            match self.attempt(&mut group) {
+                Ok(true) => break,
+                // A caller went away: once more without its job.
+                Ok(false) => continue,
+                Err(error) => {
+                    log::warn!("a commit of {} jobs failed: {error}", group.len());
+                    self.roll_back();
+                    group.into_iter().for_each(|job| job.finish(Some(error.clone())));
+                    return;
+                }
+            }
+        }
+        self.metrics.commits.add(1);
+        self.metrics.jobs_committed.add(group.len() as u64);
+        group.into_iter().for_each(|job| job.finish(None));
+    }
+
+    /// One transaction; false when it was rolled back because a caller went away meanwhile.
+    fn attempt(&self, group: &mut [Box<dyn Job>]) -> Result<bool> {
+        self.execute("BEGIN IMMEDIATE")?;
+        for job in group.iter_mut() {
+            self.execute("SAVEPOINT job")?;
+            if !job.run(&self.conn) {
+                // A full disk may have ended the whole transaction.
+                if self.conn.is_autocommit() {
+                    return Err(Error::Unavailable("the disk is full".to_owned()));
+                }
+                self.execute("ROLLBACK TO job")?;
+            }
+            self.execute("RELEASE job")?;
+        }
+        // The last moment at which a cancelled upload can be kept out.
+        if group.iter().any(|job| job.is_unwanted()) {
+            self.execute("ROLLBACK")?;
+            return Ok(false);
+        }
+        self.execute("COMMIT")?;
+        Ok(true)
+    }
+
+    fn execute(&self, statement: &str) -> Result<()> {
+        self.conn.prepare_cached(statement)?.execute([])?;
+        Ok(())
+    }
+
+    fn roll_back(&self) {
+        if !self.conn.is_autocommit() {
+            if let Err(error) = self.execute("ROLLBACK") {
+                log::error!("a rollback failed: {error}");
+            }
+        }
+    }
+}
