@@ -121,6 +121,9 @@ pub struct Receiver<T> {
 
 struct ReceiverEnd(Arc<Shared>);
 
+/// Values are moved in and out, and never pinned.
+impl<T> Unpin for Receiver<T> {}
+
 impl<T> Receiver<T> {
     /// Blocks until there is a value; an error when the sender is gone and all was taken.
     pub fn recv(&self) -> Result<T, RecvError> {
@@ -174,4 +177,4 @@ impl Drop for ReceiverEnd {
 }
 
 #[cfg(test)]
-mod tests {}
+mod tests;

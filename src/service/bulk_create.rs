@@ -181,7 +181,11 @@ impl Upload {
 /// thread comes back through the same queue, behind them.
 async fn settle(shared: &Shared) -> Result<()> {
     let (reply, done) = oneshot::channel();
-    submit(shared, move || drop(reply.send(())))?;
+    let job = move || {
+        // OK to fail: the call is over.
+        let _ = reply.send(());
+    };
+    submit(shared, job)?;
     done.await.map_err(|_| lost_job())
 }
 

@@ -5,14 +5,16 @@
 //! room in the channel. The *outflow* is the future of the call: it turns chunks into messages as
 //! fast as the client's flow control lets it. Dropping either side ends the other.
 
+use std::pin::{pin, Pin};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use futures::future::poll_fn;
+use futures::future::{poll_fn, select};
 use futures::task::{waker_ref, ArcWake};
 use futures::{ready, Sink, SinkExt, Stream};
+use futures_timer::Delay;
 use grpcio::{RpcContext, ServerStreamingSink, WriteFlags};
 
 use crate::bridge::{self, Receiver, SendTimeoutError, Sender, TrySendError};
@@ -46,8 +48,7 @@ pub fn export(
         let result = match outflow {
             Ok(outflow) => outflow.run(sink, &shared).await,
             Err(error) => {
-                // An error here is a call that is over already.
-                let _ = sink.fail(status(&error)).await;
+                fail(sink, &error).await;
                 Err(error)
             }
         };
@@ -75,7 +76,8 @@ fn start(
         shared: Arc::clone(shared),
     });
     task.schedule();
-    Ok(Outflow { receiver, verdict, shape, cursor: after, watch: Watch::new(&shared.config), permit })
+    let sent = Sent { before: after, chunk: Arc::default(), messages: 0 };
+    Ok(Outflow { receiver, verdict, shape, sent, watch: Watch::new(&shared.config), permit })
 }
 
 /// How the scan ended; `None` while it has not.
@@ -182,35 +184,74 @@ struct Outflow {
     receiver: Receiver<Chunk>,
     verdict: Verdict,
     shape: Shape,
-    /// The last sequence that was handed to gRPC, or where the client began.
-    cursor: i64,
+    sent: Sent,
     watch: Watch,
     permit: Permit,
 }
 
 impl Outflow {
     async fn run(self, mut sink: ServerStreamingSink<Encoded>, shared: &Shared) -> Result<()> {
-        let Outflow { mut receiver, verdict, shape, mut cursor, watch, permit: _permit } = self;
-        let flow = flow(&mut sink, &mut receiver, &verdict, shape, &mut cursor, &watch);
+        let Outflow { mut receiver, verdict, shape, mut sent, watch, permit: _permit } = self;
+        let flow = flow(&mut sink, &mut receiver, &verdict, shape, &mut sent, &watch);
         let result = watch.guard(flow).await;
         // Ends the scan, if it has not ended.
         drop(receiver);
         let result = result.map_err(|error| match error {
             Error::DeadlineExceeded(why) => {
+                let cursor = sent.cursor(shape);
                 Error::DeadlineExceeded(format!("{why}; go on with after_sequence={cursor}"))
             }
             other => other,
         });
-        // An error here is a call that is over already. A status waits behind the messages that
-        // the client has not taken: for as long as the client may, and the stream lives.
-        let _ = match &result {
-            Ok(()) => sink.close().await,
+        match &result {
+            // An error here is a call that is over already.
+            Ok(()) => drop(sink.close().await),
             Err(error) => {
-                let fail = async { Ok(sink.fail(status(error)).await) };
-                Watch::new(&shared.config).guard(fail).await.unwrap_or(Ok(()))
+                // The client may come back for what it has not taken, and find why it was ended.
+                let grace = millis(shared.config.max_stream_age_ms);
+                select(pin!(fail(sink, error)), Delay::new(grace)).await;
             }
-        };
+        }
         result
+    }
+}
+
+/// Ends the call with the status of `error`. A message that waits for the client is let out first:
+/// gRPC loses it when a status overtakes it, and the status may name it as the last one.
+async fn fail(mut sink: ServerStreamingSink<Encoded>, error: &Error) {
+    // A sink that has told of the end of its call panics when it is polled again.
+    if *error == Error::Cancelled {
+        return;
+    }
+    // An error in either is a call that is over already.
+    if poll_fn(|cx| poll_ready(&mut sink, cx)).await.is_ok() {
+        let _ = sink.fail(status(error)).await;
+    }
+}
+
+/// How far the client has been served.
+struct Sent {
+    /// The last sequence before `chunk`.
+    before: i64,
+    chunk: Arc<Chunk>,
+    /// Messages of `chunk` that were handed to gRPC, which sends them before any status.
+    messages: usize,
+}
+
+impl Sent {
+    fn begin(&mut self, chunk: Chunk, shape: Shape) -> Arc<Chunk> {
+        let chunk = Arc::new(chunk);
+        *self = Sent { before: self.cursor(shape), chunk: Arc::clone(&chunk), messages: 0 };
+        chunk
+    }
+
+    /// The last sequence that was handed to gRPC, or where the client began.
+    fn cursor(&self, shape: Shape) -> i64 {
+        match (shape, self.messages) {
+            (_, 0) => self.before,
+            (Shape::Invoices, messages) => self.chunk.sequence(messages - 1),
+            (Shape::Batches, _) => self.chunk.sequence(self.chunk.len() - 1),
+        }
     }
 }
 
@@ -220,35 +261,35 @@ async fn flow(
     receiver: &mut Receiver<Chunk>,
     verdict: &Verdict,
     shape: Shape,
-    cursor: &mut i64,
+    sent: &mut Sent,
     watch: &Watch,
 ) -> Result<()> {
     while let Some(chunk) = next(sink, receiver).await? {
-        let chunk = Arc::new(chunk);
-        let last = chunk.last_sequence();
+        let chunk = sent.begin(chunk, shape);
         let messages = match shape {
             Shape::Invoices => chunk.len(),
             Shape::Batches => 1,
         };
-        let mut sent = 0;
         let send = poll_fn(|cx| {
-            // Woken, so the client took something.
-            watch.stall.begin();
-            while sent < messages {
+            let mut waited = true;
+            while sent.messages < messages {
                 ready!(poll_ready(sink, cx))?;
+                if std::mem::take(&mut waited) {
+                    // The client took something.
+                    watch.stall.begin();
+                }
                 // Flushed when there is nothing more at hand: frames are as large as can be.
-                let is_flushed = sent + 1 == messages && receiver.is_empty();
+                let is_flushed = sent.messages + 1 == messages && receiver.is_empty();
                 let message = match shape {
-                    Shape::Invoices => Encoded::Invoice(Arc::clone(&chunk), sent),
+                    Shape::Invoices => Encoded::Invoice(Arc::clone(&chunk), sent.messages),
                     Shape::Batches => Encoded::Batch(Arc::clone(&chunk)),
                 };
                 start_send(sink, message, !is_flushed)?;
-                sent += 1;
+                sent.messages += 1;
             }
             Poll::Ready(Ok::<(), Error>(()))
         });
         watch.stall.during(send).await?;
-        *cursor = last;
     }
     let verdict = verdict.lock().unwrap_or_else(|e| e.into_inner()).take();
     verdict.unwrap_or_else(|| Err(Error::Internal("a scan ended without its last row".to_owned())))
@@ -260,7 +301,7 @@ async fn next(
     receiver: &mut Receiver<Chunk>,
 ) -> Result<Option<Chunk>> {
     poll_fn(|cx| {
-        if let Poll::Ready(chunk) = std::pin::Pin::new(&mut *receiver).poll_next(cx) {
+        if let Poll::Ready(chunk) = Pin::new(&mut *receiver).poll_next(cx) {
             return Poll::Ready(Ok(chunk));
         }
         // Room in the sink is of no interest here, only the news that the call is over.
@@ -273,7 +314,7 @@ async fn next(
 }
 
 fn poll_ready(sink: &mut ServerStreamingSink<Encoded>, cx: &mut Context<'_>) -> Poll<Result<()>> {
-    std::pin::Pin::new(sink).poll_ready(cx).map_err(|_| Error::Cancelled)
+    Pin::new(sink).poll_ready(cx).map_err(|_| Error::Cancelled)
 }
 
 fn start_send(
@@ -282,5 +323,5 @@ fn start_send(
     buffered: bool,
 ) -> Result<()> {
     let flags = WriteFlags::default().buffer_hint(buffered);
-    std::pin::Pin::new(sink).start_send((message, flags)).map_err(|_| Error::Cancelled)
+    Pin::new(sink).start_send((message, flags)).map_err(|_| Error::Cancelled)
 }

@@ -13,9 +13,8 @@ const INVOICES: u8 = 1 << 3 | 2;
 #[derive(Debug, Default)]
 pub struct Chunk {
     bytes: Vec<u8>,
-    /// Where each invoice is in `bytes`, without the tag and length before it.
-    invoices: Vec<(u32, u32)>,
-    last_sequence: i64,
+    /// Where each invoice is in `bytes`, without the tag and length before it; and its sequence.
+    invoices: Vec<(u32, u32, i64)>,
 }
 
 impl Chunk {
@@ -39,13 +38,18 @@ impl Chunk {
 
     /// The bytes of the `Invoice` of row `i`.
     pub fn invoice(&self, i: usize) -> &[u8] {
-        let (start, end) = self.invoices[i];
+        let (start, end, _) = self.invoices[i];
         &self.bytes[start as usize..end as usize]
+    }
+
+    /// The `sequence` of row `i`.
+    pub fn sequence(&self, i: usize) -> i64 {
+        self.invoices[i].2
     }
 
     /// The `sequence` of the last row; 0 when there is none.
     pub fn last_sequence(&self) -> i64 {
-        self.last_sequence
+        self.invoices.last().map_or(0, |(_, _, sequence)| *sequence)
     }
 
     /// Appends a row with the columns of `invoices_after.sql`.
@@ -57,8 +61,7 @@ impl Chunk {
         columns.write(size, &mut out).expect("a Vec takes every write");
         drop(out);
         let end = self.bytes.len() as u32;
-        self.invoices.push((end - size as u32, end));
-        self.last_sequence = columns.sequence;
+        self.invoices.push((end - size as u32, end, columns.sequence));
         Ok(())
     }
 }

@@ -54,8 +54,13 @@ mod tests {
 
     fn plan(conn: &rusqlite::Connection, text: &str) -> String {
         let mut explain = conn.prepare(&format!("EXPLAIN QUERY PLAN {text}")).unwrap();
-        let rows = explain.query_map([], |row| row.get::<_, String>("detail")).unwrap();
-        rows.map(|detail| detail.unwrap() + "\n").collect()
+        // Raw, because the parameters of the statement are not bound.
+        let mut rows = explain.raw_query();
+        let mut plan = String::new();
+        while let Some(row) = rows.next().unwrap() {
+            plan += &(row.get::<_, String>("detail").unwrap() + "\n");
+        }
+        plan
     }
 
     fn documented<'a>(text: &'a str, what: &str) -> Option<&'a str> {

@@ -86,8 +86,8 @@ impl Connection {
         Ok(Call { requests: Requests(requests), responses })
     }
 
-    /// Sends one framed message and gives the message of the answer.
-    pub async fn unary(&self, method: &str, message: Bytes) -> Result<Bytes> {
+    /// Sends framed messages; gives the message of the answer, and what came over the wire.
+    pub async fn unary(&self, method: &str, message: Bytes) -> Result<(Bytes, Tally)> {
         let mut call = self.call(method).await?;
         call.requests.send(message, true).await?;
         let mut body = BytesMut::new();
@@ -97,7 +97,7 @@ impl Connection {
         if body.len() < 5 {
             return Err(Failure::transport("no message"));
         }
-        Ok(body.freeze().split_off(5))
+        Ok((body.freeze().split_off(5), call.responses.tally()))
     }
 }
 

@@ -34,14 +34,15 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    fn new() -> Outcome {
+    pub fn new() -> Outcome {
         // OK because three digits are in the range that hdrhistogram takes.
         let latency = Histogram::new(3).expect("a histogram of three digits");
         Outcome { operations: 0, seconds: 0.0, latency, tally: Tally::default() }
     }
 
     fn record(&mut self, since: Instant) {
-        self.latency.saturating_record(since.elapsed().as_nanos() as u64);
+        // OK because a histogram that grows has room for every value.
+        self.latency.record(since.elapsed().as_nanos() as u64).expect("a histogram grows");
     }
 
     fn add(&mut self, other: Outcome) {
@@ -50,7 +51,7 @@ impl Outcome {
         self.tally.add(other.tally);
     }
 
-    fn lasted(mut self, since: Instant) -> Outcome {
+    pub fn lasted(mut self, since: Instant) -> Outcome {
         self.seconds = since.elapsed().as_secs_f64();
         self
     }
@@ -148,10 +149,10 @@ pub async fn unary(
             let mut outcome = Outcome::new();
             while start.elapsed() < duration {
                 let sent = Instant::now();
-                let answer = connection.unary(call.method, call.message.clone()).await?;
+                let (_, tally) = connection.unary(call.method, call.message.clone()).await?;
                 outcome.record(sent);
                 outcome.operations += 1;
-                outcome.tally.bytes += answer.len() as u64 + 5;
+                outcome.tally.add(tally);
             }
             Ok(outcome)
         });
@@ -221,7 +222,10 @@ pub async fn beside_exports(
 
 /// Opens exports, reads the first row of each and then nothing more. They hang as long as the
 /// calls are kept. The second part is the number of exports that gave no row in time.
-pub async fn stall(address: SocketAddr, exports: usize) -> Result<(Vec<(Connection, Call)>, usize)> {
+pub async fn stall(
+    address: SocketAddr,
+    exports: usize,
+) -> Result<(Vec<(Connection, Call)>, usize)> {
     let mut tasks = JoinSet::new();
     for _ in 0..exports {
         tasks.spawn(async move {
@@ -242,7 +246,7 @@ pub async fn stall(address: SocketAddr, exports: usize) -> Result<(Vec<(Connecti
 }
 
 /// A part of an id that no other load of this or another run uses.
-fn unique() -> String {
+pub fn unique() -> String {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     format!("{:x}-{:x}", since.as_nanos(), NEXT.fetch_add(1, Ordering::Relaxed))
@@ -274,7 +278,7 @@ fn upload(rows: usize) -> Bytes {
 }
 
 async fn send_upload(connection: &Connection, bytes: Bytes, rows: usize) -> Result<()> {
-    let answer = connection.unary("BulkCreate", bytes).await?;
+    let (answer, _) = connection.unary("BulkCreate", bytes).await?;
     let created = BulkResult::decode(answer).map(|result| result.created_count);
     match created == Ok(rows as i64) {
         true => Ok(()),
@@ -326,7 +330,7 @@ pub async fn uploaders(
 async fn invoices(address: SocketAddr) -> Result<Vec<(String, String)>> {
     let connection = Connection::open(address, Guard::Raised).await?;
     let request = ListInvoicesRequest { page_size: 1000, ..Default::default() };
-    let answer = connection.unary("ListInvoices", framed(&request)).await?;
+    let (answer, _) = connection.unary("ListInvoices", framed(&request)).await?;
     let page = ListInvoicesResponse::decode(answer)
         .map_err(|error| Failure { code: None, message: error.to_string() })?;
     Ok(page.invoices.into_iter().map(|invoice| (invoice.invoice_id, invoice.currency)).collect())
@@ -364,7 +368,11 @@ pub async fn reconcile(address: SocketAddr, clients: usize, duration: Duration) 
     let mut ready = Vec::new();
     for _ in 0..clients {
         let connection = Connection::open(address, Guard::Raised).await?;
-        ready.push((connection.call("Reconcile").await?, connection, Payments::new(address).await?));
+        ready.push((
+            connection.call("Reconcile").await?,
+            connection,
+            Payments::new(address).await?,
+        ));
     }
     let mut tasks = JoinSet::new();
     let start = Instant::now();

@@ -1,7 +1,5 @@
 //! What a valid message is, as the proto file says. The limits are the main crate's defaults.
 
-use std::str::FromStr;
-
 use iso_currency::Currency;
 use prost::Message;
 use prost_types::Timestamp;
@@ -48,14 +46,18 @@ impl Violations {
     }
 
     fn currency(&mut self, value: &str, field: &str) {
-        self.check(Currency::from_str(value).is_ok(), field, "must be an ISO 4217 code");
+        self.check(Currency::from_code(value).is_some(), field, "must be an ISO 4217 code");
     }
 
     fn time(&mut self, value: Option<&Timestamp>, field: &str) {
-        let ok = value.is_none_or(|t| {
-            SECONDS.contains(&t.seconds) && (0..1_000_000_000).contains(&t.nanos)
-        });
+        let ok = value
+            .is_none_or(|t| SECONDS.contains(&t.seconds) && (0..1_000_000_000).contains(&t.nanos));
         self.check(ok, field, "must be a valid Timestamp");
+    }
+
+    fn required_time(&mut self, value: Option<&Timestamp>, field: &str) {
+        self.check(value.is_some(), field, "must be set");
+        self.time(value, field);
     }
 
     /// INVALID_ARGUMENT with a BadRequest that names each field, or nothing.
@@ -150,9 +152,8 @@ fn invoice(index: usize, invoice: &CreateInvoiceRequest) -> Result<(), Status> {
     violations.required_id(&invoice.customer_id, "customer_id");
     violations.check(invoice.total_amount_cents >= 0, "total_amount_cents", "must be 0 or more");
     violations.currency(&invoice.currency, "currency");
-    violations.check(invoice.issued_at.is_some(), "issued_at", "must be set");
-    violations.time(invoice.issued_at.as_ref(), "issued_at");
     violations.text(&invoice.memo, "memo");
+    violations.required_time(invoice.issued_at.as_ref(), "issued_at");
     if violations.0.is_empty() {
         return Ok(()); // Without making the prefix, which is rarely needed.
     }
@@ -167,8 +168,8 @@ pub fn event(event: &ReconcileEvent) -> (Option<String>, bool) {
     violations.required_id(&event.invoice_id, "invoice_id");
     violations.check(event.amount_cents > 0, "amount_cents", "must be over 0");
     violations.currency(&event.currency, "currency");
-    violations.time(event.received_at.as_ref(), "received_at");
     violations.text(&event.reference, "reference");
+    violations.required_time(event.received_at.as_ref(), "received_at");
     (violations.message(), usable_id)
 }
 
@@ -185,5 +186,8 @@ pub fn filter(
     violations.check(statuses.iter().all(known), "statuses", "must be statuses of an invoice");
     violations.time(from, "issued_from");
     violations.time(until, "issued_until");
+    let key = |time: &Timestamp| (time.seconds, time.nanos);
+    let ordered = from.zip(until).is_none_or(|(from, until)| key(from) <= key(until));
+    violations.check(ordered, "issued_from", "must not be after issued_until");
     violations.finish("")
 }

@@ -19,11 +19,16 @@ use crate::rules;
 
 const SCHEMA: &str = include_str!("../../../sql/migrations/0001_initial.sql");
 
+/// "bill": by it billstream knows its own files.
+const APPLICATION_ID: i32 = i32::from_be_bytes(*b"bill");
+
 /// The columns of an exported row, in the order of the fields of `Invoice`.
 pub const COLUMNS: &str = "sequence, invoice_id, customer_id, total_amount_cents, currency, \
                            status, paid_cents, issued_at, issued_at_nanos, memo";
 
-const INSERT_INVOICE: &str = "INSERT INTO invoices (invoice_id, customer_id, total_amount_cents, \
+/// A new invoice with a status of its own choice.
+pub const INSERT_INVOICE: &str =
+    "INSERT INTO invoices (invoice_id, customer_id, total_amount_cents, \
                               currency, status, paid_cents, issued_at, issued_at_nanos, memo) \
                               VALUES (?1, ?2, ?3, ?4, ?5, 0, ?6, ?7, ?8)";
 
@@ -80,7 +85,7 @@ pub fn open(path: &Path) -> rusqlite::Result<Connection> {
 pub fn pragmas(connection: &mut Connection) -> rusqlite::Result<()> {
     connection.execute_batch(
         "PRAGMA busy_timeout = 5000; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; \
-         PRAGMA cache_size = -8192;",
+         PRAGMA cache_size = -8192; PRAGMA temp_store = memory;",
     )?;
     connection.set_prepared_statement_cache_capacity(64);
     Ok(())
@@ -90,7 +95,9 @@ pub fn pragmas(connection: &mut Connection) -> rusqlite::Result<()> {
 pub fn migrate(connection: &mut Connection) -> rusqlite::Result<()> {
     let version: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
     if version == 0 {
-        connection.execute_batch(&format!("BEGIN; {SCHEMA}; PRAGMA user_version = 1; COMMIT;"))?;
+        connection.execute_batch(&format!(
+            "BEGIN; {SCHEMA}; PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = 1; COMMIT;"
+        ))?;
     }
     Ok(())
 }
@@ -108,9 +115,10 @@ pub fn summary(connection: &Connection, request: &SummaryRequest) -> Result<Summ
     let mut values = Vec::new();
     let sql = if from.is_some() || until.is_some() {
         let filter = conditions(&request.customer_id, &[], from, until, &mut values);
+        let index = if request.customer_id.is_empty() { "issued_at" } else { "customer" };
         format!(
             "SELECT currency, count(*), sum(total_amount_cents), sum(paid_cents) \
-             FROM invoices INDEXED BY invoices_by_issued_at \
+             FROM invoices INDEXED BY invoices_by_{index} \
              WHERE {filter} GROUP BY currency ORDER BY currency"
         )
     } else {

@@ -78,9 +78,7 @@ fn main() {
             Load::Uploaders => load::uploaders(address, 16, 100, duration).await,
             Load::Reconcile { clients } => load::reconcile(address, clients, duration).await,
             Load::Pipeline { events } => load::pipeline(address, events).await,
-            Load::Beside => {
-                load::beside_exports(address, Unary::summary(), 8, 100, duration).await
-            }
+            Load::Beside => load::beside_exports(address, Unary::summary(), 8, 100, duration).await,
         }
     });
     match outcome {

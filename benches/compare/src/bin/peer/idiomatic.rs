@@ -58,9 +58,7 @@ async fn blocking<T: Send + 'static>(
         .map_err(|_| Status::internal("the work panicked"))?
 }
 
-fn checkout(
-    pool: &SqlitePool,
-) -> Result<r2d2::PooledConnection<SqliteConnectionManager>, Status> {
+fn checkout(pool: &SqlitePool) -> Result<r2d2::PooledConnection<SqliteConnectionManager>, Status> {
     pool.get().map_err(|_| Status::unavailable("no connection was free in time"))
 }
 
@@ -74,8 +72,8 @@ fn stream<T: Send + 'static>(
     let (sender, receiver) = mpsc::channel(16);
     let pool = pool.clone();
     spawn_blocking(move || {
-        let done = checkout(&pool)
-            .and_then(|connection| scan(&connection, &sender).map_err(Status::from));
+        let done =
+            checkout(&pool).and_then(|connection| scan(&connection, &sender).map_err(Status::from));
         if let Err(status) = done {
             // An error here means that the client is gone.
             let _ = sender.blocking_send(Err(status));

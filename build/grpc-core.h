@@ -1,3 +1,7 @@
+// The precompiled header of the gRPC C core: what most of its files include.
+// gRPC's own internal headers are left out: with them the header takes three
+// times as long to load, for every file (0.75 s against 0.23 s).
+
 #include <grpc/support/port_platform.h>
 
 #include <algorithm>

@@ -1,6 +1,0 @@
-if(NOT CMAKE_VERSION VERSION_LESS 3.19)
-  function(billstream_pch)
-    target_precompile_headers(grpc PRIVATE "$<$<COMPILE_LANGUAGE:CXX>:${ARGV0}/grpc-core.pch.h>")
-  endfunction()
-  cmake_language(EVAL CODE "cmake_language(DEFER CALL billstream_pch [[${CMAKE_CURRENT_LIST_DIR}]])")
-endif()

@@ -1,0 +1,173 @@
+//! `billstream export`: every invoice that matches, across lost connections.
+
+use std::pin::pin;
+
+use clap::Args;
+use futures::executor::block_on;
+use futures::{Stream, StreamExt, TryStreamExt};
+use grpcio::CallOption;
+
+use billstream::client::Client;
+use billstream::proto::report::{ExportRequest, Invoice, Summary, SummaryRequest};
+
+use super::connection::Connection;
+use super::failure::{Failure, Result};
+use super::filter::Filter;
+use super::invoices::{ColumnArgs, InvoiceWriter};
+use super::output::{Format, FormatArgs};
+use super::progress::Progress;
+use super::retry::{Retry, RetryArgs};
+
+/// Prints every invoice that matches, in the order of their creation
+///
+/// The set is that of the start: invoices created meanwhile are not in it. After a lost connection it
+/// goes on where it was, so that no invoice is missing and none comes twice.
+#[derive(Args)]
+pub struct Export {
+    #[command(flatten)]
+    filter: Filter,
+    /// Only invoices with a higher sequence
+    #[arg(long, value_name = "SEQUENCE", default_value_t = 0,
+        value_parser = clap::value_parser!(i64).range(0..))]
+    after_sequence: i64,
+    /// Invoices to print at the most; 0: all
+    #[arg(long, value_name = "ROWS", default_value_t = 0,
+        value_parser = clap::value_parser!(i64).range(0..))]
+    max_rows: i64,
+    /// Many invoices a message: the same output, faster
+    #[arg(long)]
+    batched: bool,
+    #[command(flatten)]
+    columns: ColumnArgs,
+    #[command(flatten)]
+    format: FormatArgs,
+    #[command(flatten)]
+    connection: Connection,
+    #[command(flatten)]
+    retry: RetryArgs,
+}
+
+/// Rows between two moves of the progress bar.
+const ROWS_A_STEP: u64 = 1024;
+
+pub fn run(args: &Export) -> Result<()> {
+    let mut run = Run {
+        client: args.connection.client(),
+        batched: args.batched,
+        request: request(args),
+        last_sequence: 0,
+        out: InvoiceWriter::new(args.format.or(Format::Csv), &args.columns)?,
+        printed: 0,
+        progress: Progress::rows(None),
+        retry: args.retry.start(),
+    };
+    let summary = run.again(Run::summary)?;
+    run.last_sequence = summary.last_sequence;
+    if args.filter.is_all() && args.after_sequence == 0 {
+        let all = summary.invoice_count as u64;
+        let asked_for = if args.max_rows > 0 { args.max_rows as u64 } else { all };
+        run.progress = Progress::rows(Some(all.min(asked_for)));
+    }
+    run.again(|run| block_on(run.export()))?;
+    run.out.flush()
+}
+
+fn request(args: &Export) -> ExportRequest {
+    ExportRequest {
+        customer_id: args.filter.scope.customer_id(),
+        statuses: args.filter.statuses(),
+        issued_from: args.filter.scope.issued_from(),
+        issued_until: args.filter.scope.issued_until(),
+        after_sequence: args.after_sequence,
+        max_rows: args.max_rows,
+        ..ExportRequest::default()
+    }
+}
+
+/// One export, in as many calls as it takes.
+struct Run {
+    client: Client,
+    batched: bool,
+    /// What is still to come: after each invoice the cursor is set to it.
+    request: ExportRequest,
+    /// The end of the set. A later call would have newer invoices too, so the set is cut here.
+    last_sequence: i64,
+    out: InvoiceWriter,
+    printed: u64,
+    progress: Progress,
+    retry: Retry,
+}
+
+impl Run {
+    /// Calls until it succeeds, as long as trying again may help.
+    fn again<T>(&mut self, mut call: impl FnMut(&mut Run) -> Result<T>) -> Result<T> {
+        loop {
+            match call(self) {
+                Err(Failure::Rpc(status)) => {
+                    // Whoever reads along shall not wait for rows that are here already.
+                    self.out.flush()?;
+                    self.retry.wait(status, &self.progress)?;
+                }
+                done => return done,
+            }
+        }
+    }
+
+    fn summary(&mut self) -> Result<Summary> {
+        Ok(self.client.get_summary(&SummaryRequest::default(), CallOption::default())?)
+    }
+
+    /// Prints what is still to come.
+    async fn export(&mut self) -> Result<()> {
+        // Only a lost end of a stream can leave nothing to ask for.
+        if self.is_complete() {
+            return Ok(());
+        }
+        if self.batched {
+            let stream =
+                self.client.export_invoice_batches(&self.request, CallOption::default())?;
+            self.print(stream.map_ok(|batch| batch.invoices)).await
+        } else {
+            let stream = self.client.export_invoices(&self.request, CallOption::default())?;
+            self.print(stream.map_ok(Some)).await
+        }
+    }
+
+    async fn print<I>(&mut self, messages: impl Stream<Item = grpcio::Result<I>>) -> Result<()>
+    where
+        I: IntoIterator<Item = Invoice>,
+    {
+        let mut messages = pin!(messages);
+        while let Some(invoices) = messages.next().await {
+            for invoice in invoices? {
+                if invoice.sequence > self.last_sequence {
+                    return Ok(());
+                }
+                self.print_one(&invoice)?;
+            }
+            self.retry.progressed();
+        }
+        Ok(())
+    }
+
+    fn print_one(&mut self, invoice: &Invoice) -> Result<()> {
+        self.out.write(invoice)?;
+        self.request.after_sequence = invoice.sequence;
+        self.printed += 1;
+        if self.request.max_rows > 0 {
+            self.request.max_rows -= 1;
+            if self.request.max_rows == 0 {
+                // 0 would ask for all: there is nothing more to ask for.
+                self.request.after_sequence = self.last_sequence;
+            }
+        }
+        if self.printed.is_multiple_of(ROWS_A_STEP) {
+            self.progress.set(self.printed);
+        }
+        Ok(())
+    }
+
+    fn is_complete(&self) -> bool {
+        self.request.after_sequence >= self.last_sequence
+    }
+}

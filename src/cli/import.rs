@@ -1,0 +1,300 @@
+//! `billstream import`: creates the invoices of a file, all of them or none.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::Read;
+
+use clap::Args;
+use futures::executor::block_on;
+use futures::SinkExt;
+use grpcio::{
+    CallOption, ClientCStreamSender, MetadataBuilder, RpcStatus, RpcStatusCode, WriteFlags,
+};
+use iso_currency::Currency;
+
+use billstream::client::Client;
+use billstream::proto::report::{BulkCommit, BulkResult, CreateInvoiceRequest};
+
+use super::connection::Connection;
+use super::failure::{describe, violations, Failure, Result};
+use super::input::Input;
+use super::output::{print_totals, Cell, Format, FormatArgs};
+use super::progress::Progress;
+use super::retry::RetryArgs;
+use super::rows::{Column, Need, Rows};
+use super::values::quoted;
+
+/// Creates the invoices of a csv or ndjson file, all of them or none
+///
+/// The csv has the header invoice_id,customer_id,total_amount_cents,currency,issued_at,memo, in any
+/// order; invoice_id and memo may be left out. The ndjson has an object with these members a line.
+/// The columns status, paid_cents and sequence of an export are ignored. What begins with `{` is
+/// ndjson.
+///
+/// Every row is checked before the upload is committed: a wrong one is named by line and column,
+/// nothing is created, and the exit code is 2. After a lost connection the upload is repeated with the same
+/// batch id, which never creates anything twice.
+#[derive(Args)]
+pub struct Import {
+    /// The file, or - for stdin
+    file: String,
+    /// Names the upload: repeating it with the same id creates nothing twice [default: a new one,
+    /// printed on stderr]
+    #[arg(long, value_name = "ID", value_parser = batch_id)]
+    batch_id: Option<String>,
+    #[command(flatten)]
+    format: FormatArgs,
+    #[command(flatten)]
+    connection: Connection,
+    #[command(flatten)]
+    retry: RetryArgs,
+}
+
+const COLUMNS: &[Column] = &[
+    Column::new("invoice_id", Need::Optional),
+    Column::new("customer_id", Need::Required),
+    Column::new("total_amount_cents", Need::Required),
+    Column::new("currency", Need::Required),
+    Column::new("issued_at", Need::Required),
+    Column::new("memo", Need::Optional),
+    Column::new("status", Need::Ignored),
+    Column::new("paid_cents", Need::Ignored),
+    Column::new("sequence", Need::Ignored),
+];
+
+/// The contract's limits on text, in bytes.
+const MAX_ID_BYTES: usize = 128;
+const MAX_MEMO_BYTES: usize = 1024;
+
+/// Rows between two flushes: enough to fill large frames, few enough to notice soon that the
+/// server has ended the call.
+const ROWS_A_FLUSH: u64 = 256;
+
+fn batch_id(text: &str) -> std::result::Result<String, String> {
+    match text.len() {
+        1..=MAX_ID_BYTES if !text.contains('\0') => Ok(text.to_owned()),
+        _ => Err(format!("expected 1 to {MAX_ID_BYTES} bytes")),
+    }
+}
+
+pub fn run(args: &Import) -> Result<()> {
+    let input = Input::open(&args.file)?;
+    let batch_id = args.batch_id.clone().unwrap_or_else(new_batch_id);
+    let upload = Upload {
+        client: args.connection.client(),
+        progress: Progress::bytes(input.len),
+        input,
+        batch_id,
+    };
+    let result = upload.run(args).map_err(|failure| match failure {
+        Failure::Rpc(status) => upload.explain(status),
+        other => other,
+    });
+    let batch_id = upload.batch_id.clone();
+    // The bar goes before the result comes.
+    drop(upload);
+    print(args.format.or(Format::Table), &result?, &batch_id)
+}
+
+fn new_batch_id() -> String {
+    let id = uuid::Uuid::now_v7().to_string();
+    eprintln!("batch id {id}: should this be cut off, repeat it with --batch-id {id}");
+    id
+}
+
+fn print(format: Format, result: &BulkResult, batch_id: &str) -> Result<()> {
+    let fields = [
+        ("created_count", Cell::Int(result.created_count)),
+        ("first_sequence", Cell::Int(result.first_sequence)),
+        ("last_sequence", Cell::Int(result.last_sequence)),
+        ("batch_id", Cell::Text(batch_id)),
+        ("already_applied", Cell::Bool(result.already_applied)),
+    ];
+    print_totals(format, &fields, &result.totals)
+}
+
+/// One import, in as many attempts as it takes.
+struct Upload {
+    client: Client,
+    input: Input,
+    batch_id: String,
+    progress: Progress,
+}
+
+impl Upload {
+    fn run(&self, args: &Import) -> Result<BulkResult> {
+        let mut retry = args.retry.start();
+        let mut furthest = 0;
+        loop {
+            let mut sent = 0;
+            match block_on(self.attempt(&mut sent)) {
+                Err(Failure::Rpc(status)) => {
+                    // An attempt that comes no further than those before is no progress, so that
+                    // an upload which ends its server cannot go on for ever.
+                    if sent > furthest {
+                        furthest = sent;
+                        retry.progressed();
+                    }
+                    retry.wait(status, &self.progress)?;
+                }
+                done => return done,
+            }
+        }
+    }
+
+    /// Sends the whole file. A failure of the file cancels the call, and so creates nothing.
+    async fn attempt(&self, sent: &mut u64) -> Result<BulkResult> {
+        let mut rows =
+            Rows::new(&self.input.name, COLUMNS, self.progress.reading(self.input.reader()?))?;
+        let (mut sink, result) = self.client.bulk_create(options()?)?;
+        match self.send(&mut sink, &mut rows, sent).await {
+            // A failed send only says that the call is over: how it ended is the result's to tell.
+            Ok(()) | Err(Failure::Rpc(_)) => Ok(result.await?),
+            Err(local) => {
+                sink.cancel();
+                Err(local)
+            }
+        }
+    }
+
+    async fn send(
+        &self,
+        sink: &mut ClientCStreamSender<CreateInvoiceRequest>,
+        rows: &mut Rows<impl Read>,
+        sent: &mut u64,
+    ) -> Result<()> {
+        self.warn_of_ignored(rows);
+        // Rows between two flushes go out in frames as large as can be.
+        sink.enhance_batch(true);
+        while rows.advance()? {
+            sink.feed((request(rows)?, WriteFlags::default())).await?;
+            *sent += 1;
+            if sent.is_multiple_of(ROWS_A_FLUSH) {
+                sink.flush().await?;
+            }
+        }
+        let commit = BulkCommit {
+            batch_id: self.batch_id.clone(),
+            count: *sent as i64,
+            ..BulkCommit::default()
+        };
+        let last = CreateInvoiceRequest { commit: Some(commit).into(), ..Default::default() };
+        sink.send((last, WriteFlags::default())).await?;
+        Ok(sink.close().await?)
+    }
+
+    fn warn_of_ignored(&self, rows: &Rows<impl Read>) {
+        let ignored = rows.ignored().join(", ");
+        if !ignored.is_empty() {
+            let name = &self.input.name;
+            self.progress
+                .note(&format!("{name}: ignoring {ignored}: all invoices are created anew"));
+        }
+    }
+
+    /// Says of a refused upload which lines of the file it is about. What the file itself is to
+    /// blame for is a wrong input, like what was found before anything was sent.
+    fn explain(&self, status: RpcStatus) -> Failure {
+        let found = match status.code() {
+            RpcStatusCode::INVALID_ARGUMENT => self.find_invalid(&status),
+            RpcStatusCode::ALREADY_EXISTS => self.find_taken(&status),
+            _ => Ok(None),
+        };
+        // A file that cannot be read again leaves the server's own words.
+        found.ok().flatten().unwrap_or(Failure::Rpc(status))
+    }
+
+    fn rows(&self) -> Result<Rows<&File>> {
+        Rows::new(&self.input.name, COLUMNS, self.input.reader()?)
+    }
+
+    /// The line and column of "requests[INDEX].FIELD".
+    fn find_invalid(&self, status: &RpcStatus) -> Result<Option<Failure>> {
+        for violation in violations(status) {
+            let Some((index, field)) = parse_request_path(&violation.field) else { continue };
+            let Some(column) = COLUMNS.iter().find(|column| column.name == field) else { continue };
+            let mut rows = self.rows()?;
+            for _ in 0..=index {
+                rows.advance()?;
+            }
+            let value = rows.text(column.name)?;
+            let message = format!(
+                "column {field}: {}: the server says: {}",
+                quoted(value),
+                violation.description
+            );
+            return Ok(Some(rows.bad(&message)));
+        }
+        Ok(None)
+    }
+
+    /// Two lines with one id, or the line of the id that the server's message quotes.
+    fn find_taken(&self, status: &RpcStatus) -> Result<Option<Failure>> {
+        let taken = status.message().split('"').nth(1).unwrap_or("");
+        let mut taken_line = None;
+        let mut lines = HashMap::new();
+        let mut rows = self.rows()?;
+        while rows.advance()? {
+            let id = rows.text("invoice_id")?;
+            if id.is_empty() {
+                continue;
+            }
+            if let Some(first) = lines.insert(id.to_owned(), rows.line()) {
+                let expected = format!("an id that is not on line {first} already");
+                return Ok(Some(rows.wrong("invoice_id", id, &expected)));
+            }
+            if id == taken {
+                taken_line = Some(rows.line());
+            }
+        }
+        let message = |line| format!("{}:{line}: {}", self.input.name, describe(status));
+        Ok(taken_line.map(|line| Failure::Failed(message(line))))
+    }
+}
+
+/// The call says beforehand that it will end in a commit: without one nothing is created, whatever
+/// the network does.
+fn options() -> Result<CallOption> {
+    let mut headers = MetadataBuilder::with_capacity(1);
+    headers.add_str("billstream-commit", "required")?;
+    Ok(CallOption::default().headers(headers.build()))
+}
+
+/// The request of the row at hand, checked as the server will check it.
+fn request(rows: &Rows<impl Read>) -> Result<CreateInvoiceRequest> {
+    let total_amount_cents = rows.cents("total_amount_cents")?;
+    if total_amount_cents < 0 {
+        let value = rows.text("total_amount_cents")?;
+        return Err(rows.wrong("total_amount_cents", value, "0 cents or more"));
+    }
+    let currency = rows.text("currency")?;
+    if Currency::from_code(currency).is_none() {
+        return Err(rows.wrong("currency", currency, "an ISO 4217 code such as USD"));
+    }
+    Ok(CreateInvoiceRequest {
+        invoice_id: rows.name("invoice_id", MAX_ID_BYTES)?.to_owned(),
+        customer_id: rows.required_name("customer_id", MAX_ID_BYTES)?.to_owned(),
+        total_amount_cents,
+        currency: currency.to_owned(),
+        issued_at: Some(rows.time("issued_at")?).into(),
+        memo: rows.name("memo", MAX_MEMO_BYTES)?.to_owned(),
+        ..CreateInvoiceRequest::default()
+    })
+}
+
+/// `(3, "currency")` of `requests[3].currency`.
+fn parse_request_path(path: &str) -> Option<(u64, &str)> {
+    let (index, field) = path.strip_prefix("requests[")?.split_once("].")?;
+    Some((index.parse().ok()?, field))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_violation_names_its_row() {
+        assert_eq!(parse_request_path("requests[12].issued_at"), Some((12, "issued_at")));
+        assert_eq!(parse_request_path("commit.count"), None);
+    }
+}

@@ -1,0 +1,83 @@
+//! The columns of invoices on stdout, for `list` and `export`.
+
+use std::io::{BufWriter, Stdout};
+
+use billstream::proto::report::{Invoice, InvoiceStatus};
+
+use super::failure::{Failure, Result};
+use super::output::{stdout, Cell, Format, RowWriter};
+use super::values;
+
+/// Every field of an invoice: those of an import first, in its order.
+const COLUMNS: [&str; 9] = [
+    "invoice_id",
+    "customer_id",
+    "total_amount_cents",
+    "currency",
+    "issued_at",
+    "memo",
+    "status",
+    "paid_cents",
+    "sequence",
+];
+const IMPORT_COLUMNS: usize = 6;
+
+/// Which columns to print, and in which order.
+#[derive(clap::Args)]
+pub struct ColumnArgs {
+    /// The columns to print, as a list with commas, or `all` [default: in a csv the six that import
+    /// reads, so that export gives back what import took; else all]
+    #[arg(long, value_name = "NAMES", value_parser = selection)]
+    columns: Option<Selection>,
+}
+
+#[derive(Clone)]
+struct Selection(Vec<usize>);
+
+fn selection(text: &str) -> std::result::Result<Selection, String> {
+    if text == "all" {
+        return Ok(Selection((0..COLUMNS.len()).collect()));
+    }
+    let find = |name: &str| {
+        let found = COLUMNS.iter().position(|&column| column == name);
+        found.ok_or_else(|| format!("column {name:?}; expected some of {}", COLUMNS.join(",")))
+    };
+    text.split(',').map(find).collect::<std::result::Result<_, _>>().map(Selection)
+}
+
+/// Prints invoices on stdout.
+pub struct InvoiceWriter {
+    rows: RowWriter<BufWriter<Stdout>>,
+}
+
+impl InvoiceWriter {
+    pub fn new(format: Format, columns: &ColumnArgs) -> Result<InvoiceWriter> {
+        let default = if format == Format::Csv { IMPORT_COLUMNS } else { COLUMNS.len() };
+        let selection = match &columns.columns {
+            Some(Selection(selection)) => selection.clone(),
+            None => (0..default).collect(),
+        };
+        let rows = RowWriter::with_selection(format, &COLUMNS, selection, stdout())?;
+        Ok(InvoiceWriter { rows })
+    }
+
+    pub fn write(&mut self, invoice: &Invoice) -> Result<()> {
+        let status = invoice.status.enum_value_or(InvoiceStatus::INVOICE_STATUS_UNSPECIFIED);
+        let issued_at = invoice.issued_at.as_ref();
+        self.rows.row(&[
+            Cell::Text(&invoice.invoice_id),
+            Cell::Text(&invoice.customer_id),
+            Cell::Int(invoice.total_amount_cents),
+            Cell::Text(&invoice.currency),
+            issued_at.map_or(Cell::Text(""), Cell::Time),
+            Cell::Text(&invoice.memo),
+            Cell::Text(values::status_name(status)),
+            Cell::Int(invoice.paid_cents),
+            Cell::Int(invoice.sequence),
+        ])
+    }
+
+    pub fn flush(&mut self) -> std::result::Result<(), Failure> {
+        self.rows.flush()
+    }
+}

@@ -1,0 +1,378 @@
+//! Rows on stdout, as a table, csv or ndjson.
+
+use std::fmt::Write as _;
+use std::io::{self, BufWriter, Stdout, Write};
+
+use clap::{Args, ValueEnum};
+use protobuf::well_known_types::timestamp::Timestamp;
+
+use billstream::proto::report::CurrencyTotal;
+
+use super::failure::{Failure, Result};
+use super::values;
+
+/// How rows are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// For people: aligned columns
+    Table,
+    /// RFC 4180 with a header, lines end in LF
+    Csv,
+    /// One JSON object a line
+    Ndjson,
+}
+
+/// The flag of every command that prints rows.
+#[derive(Args)]
+pub struct FormatArgs {
+    /// How to write stdout [default: table, but csv for export and reconcile]
+    #[arg(long, value_enum, value_name = "FORMAT")]
+    format: Option<Format>,
+}
+
+impl FormatArgs {
+    pub fn or(&self, default: Format) -> Format {
+        self.format.unwrap_or(default)
+    }
+}
+
+/// A field of a row.
+#[derive(Clone, Copy)]
+pub enum Cell<'a> {
+    Text(&'a str),
+    Int(i64),
+    Bool(bool),
+    Time(&'a Timestamp),
+}
+
+/// Writes rows that all have the same columns. Nothing is certain to be out before a `flush`.
+pub struct RowWriter<W: Write> {
+    columns: Vec<&'static str>,
+    /// For each column, which cell of the row goes there.
+    selection: Vec<usize>,
+    scratch: String,
+    sink: Sink<W>,
+}
+
+enum Sink<W: Write> {
+    Table { out: W, page: Vec<Vec<(String, Align)>>, widths: Vec<usize>, header_is_due: bool },
+    Csv(Box<csv::Writer<W>>),
+    Ndjson(W),
+}
+
+#[derive(Clone, Copy)]
+enum Align {
+    Left,
+    Right,
+}
+
+/// Rows of a table that are held back to find the widths of its columns.
+const TABLE_PAGE_ROWS: usize = 1000;
+
+/// Stdout in large writes. The caller flushes.
+pub fn stdout() -> BufWriter<Stdout> {
+    BufWriter::with_capacity(64 << 10, io::stdout())
+}
+
+impl<W: Write> RowWriter<W> {
+    /// A writer of rows whose cells are named `columns`, with all of them.
+    pub fn new(format: Format, columns: &[&'static str], out: W) -> Result<RowWriter<W>> {
+        RowWriter::with_selection(format, columns, (0..columns.len()).collect(), out)
+    }
+
+    /// A writer of the cells `selection` of rows whose cells are named `columns`.
+    pub fn with_selection(
+        format: Format,
+        columns: &[&'static str],
+        selection: Vec<usize>,
+        out: W,
+    ) -> Result<RowWriter<W>> {
+        let columns: Vec<_> = selection.iter().map(|&i| columns[i]).collect();
+        let sink = match format {
+            Format::Table => {
+                let widths = columns.iter().map(|name| name.len()).collect();
+                Sink::Table { out, page: Vec::new(), widths, header_is_due: true }
+            }
+            Format::Csv => {
+                let mut csv = Box::new(csv::Writer::from_writer(out));
+                csv.write_record(&columns).map_err(csv_error)?;
+                Sink::Csv(csv)
+            }
+            Format::Ndjson => Sink::Ndjson(out),
+        };
+        Ok(RowWriter { columns, selection, scratch: String::new(), sink })
+    }
+
+    pub fn row(&mut self, cells: &[Cell]) -> Result<()> {
+        match &mut self.sink {
+            Sink::Csv(csv) => {
+                for &i in &self.selection {
+                    csv.write_field(cells[i].text(&mut self.scratch)).map_err(csv_error)?;
+                }
+                csv.write_record(None::<&[u8]>).map_err(csv_error)
+            }
+            Sink::Ndjson(out) => {
+                self.scratch.clear();
+                write_json(
+                    &mut self.scratch,
+                    &self.columns,
+                    self.selection.iter().map(|&i| cells[i]),
+                );
+                self.scratch.push('\n');
+                out.write_all(self.scratch.as_bytes()).map_err(Failure::stdout)
+            }
+            Sink::Table { page, .. } => {
+                let aligned = |i: &usize| {
+                    let text = printable(cells[*i].text(&mut self.scratch));
+                    (text, cells[*i].align())
+                };
+                page.push(self.selection.iter().map(aligned).collect());
+                if page.len() >= TABLE_PAGE_ROWS {
+                    self.print_page()?;
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Brings out all rows written.
+    pub fn flush(&mut self) -> Result<()> {
+        self.print_page()?;
+        match &mut self.sink {
+            Sink::Table { out, .. } | Sink::Ndjson(out) => out.flush(),
+            Sink::Csv(csv) => csv.flush(),
+        }
+        .map_err(Failure::stdout)
+    }
+
+    /// Prints the rows of a table that were held back, and its header before the first.
+    fn print_page(&mut self) -> Result<()> {
+        let Sink::Table { out, page, widths, header_is_due } = &mut self.sink else {
+            return Ok(());
+        };
+        for row in page.iter() {
+            for (width, (text, _)) in widths.iter_mut().zip(row) {
+                *width = (*width).max(text.chars().count());
+            }
+        }
+        if std::mem::take(header_is_due) {
+            // A column of numbers has its name above its last digit.
+            let align = |i: usize| page.first().map_or(Align::Left, |row| row[i].1);
+            let names = self.columns.iter().enumerate();
+            let header = names.map(|(i, name)| (name.to_string(), align(i))).collect();
+            print_line(out, &header, widths)?;
+        }
+        page.drain(..).try_for_each(|row| print_line(out, &row, widths))
+    }
+}
+
+fn print_line(out: &mut impl Write, row: &Vec<(String, Align)>, widths: &[usize]) -> Result<()> {
+    let mut line = String::new();
+    for ((text, align), &width) in row.iter().zip(widths) {
+        let padding = width.saturating_sub(text.chars().count());
+        match align {
+            Align::Left => _ = write!(line, "{text}{:padding$}  ", ""),
+            Align::Right => _ = write!(line, "{:padding$}{text}  ", ""),
+        }
+    }
+    writeln!(out, "{}", line.trim_end()).map_err(Failure::stdout)
+}
+
+/// Text for a terminal: a control character of a memo must not act there.
+fn printable(text: &str) -> String {
+    if !text.contains(char::is_control) {
+        return text.to_owned();
+    }
+    text.chars().fold(String::new(), |mut shown, c| {
+        match c.is_control() {
+            true => shown.extend(c.escape_default()),
+            false => shown.push(c),
+        }
+        shown
+    })
+}
+
+impl<'a> Cell<'a> {
+    /// The value as text. Numbers and times are written to `scratch`, which saves an allocation.
+    fn text<'s>(self, scratch: &'s mut String) -> &'s str
+    where
+        'a: 's,
+    {
+        scratch.clear();
+        match self {
+            Cell::Text(text) => return text,
+            Cell::Int(value) => write!(scratch, "{value}").expect("a String takes everything"),
+            Cell::Bool(value) => scratch.push_str(if value { "true" } else { "false" }),
+            Cell::Time(time) => values::write_time(scratch, time),
+        }
+        scratch
+    }
+
+    fn align(self) -> Align {
+        match self {
+            Cell::Int(_) => Align::Right,
+            _ => Align::Left,
+        }
+    }
+
+    fn write_json(self, out: &mut String) {
+        match self {
+            Cell::Text(text) => out.push_str(&json_string(text)),
+            Cell::Int(value) => write!(out, "{value}").expect("a String takes everything"),
+            Cell::Bool(value) => out.push_str(if value { "true" } else { "false" }),
+            Cell::Time(time) => {
+                out.push('"');
+                values::write_time(out, time);
+                out.push('"');
+            }
+        }
+    }
+}
+
+fn json_string(text: &str) -> String {
+    serde_json::to_string(text).expect("a str is always JSON")
+}
+
+/// Writes an object; `names` are of ours and need no escaping.
+fn write_json<'a>(out: &mut String, names: &[&str], cells: impl IntoIterator<Item = Cell<'a>>) {
+    let mut separator = '{';
+    for (name, cell) in names.iter().zip(cells) {
+        write!(out, "{separator}\"{name}\":").expect("a String takes everything");
+        cell.write_json(out);
+        separator = ',';
+    }
+    out.push('}');
+}
+
+fn csv_error(error: csv::Error) -> Failure {
+    match error.into_kind() {
+        csv::ErrorKind::Io(error) => Failure::stdout(error),
+        other => Failure::Failed(format!("stdout: {other:?}")),
+    }
+}
+
+const TOTAL_COLUMNS: [&str; 5] =
+    ["currency", "invoice_count", "total_cents", "paid_cents", "outstanding_cents"];
+
+fn total_cells(total: &CurrencyTotal) -> [Cell<'_>; 5] {
+    [
+        Cell::Text(&total.currency),
+        Cell::Int(total.invoice_count),
+        Cell::Int(total.total_cents),
+        Cell::Int(total.paid_cents),
+        Cell::Int(total.outstanding_cents),
+    ]
+}
+
+/// Prints one answer that has fields of its own and totals by currency.
+///
+/// As a table: the fields, one a line, then the totals. As ndjson: one object, like the message. As
+/// csv: one row a currency that begins with the fields, except those that the row has itself.
+pub fn print_totals(
+    format: Format,
+    fields: &[(&'static str, Cell)],
+    totals: &[CurrencyTotal],
+) -> Result<()> {
+    let mut out = stdout();
+    match format {
+        Format::Table => {
+            let width = fields.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
+            let mut scratch = String::new();
+            for (name, cell) in fields {
+                let value = printable(cell.text(&mut scratch));
+                writeln!(out, "{name:width$}  {value}").map_err(Failure::stdout)?;
+            }
+            if !totals.is_empty() {
+                writeln!(out).map_err(Failure::stdout)?;
+                write_totals(format, &[], totals, out)?;
+                return Ok(());
+            }
+        }
+        Format::Csv => {
+            let own = |name| !TOTAL_COLUMNS.contains(name);
+            let fields: Vec<_> = fields.iter().filter(|(name, _)| own(name)).copied().collect();
+            return write_totals(format, &fields, totals, out);
+        }
+        Format::Ndjson => {
+            writeln!(out, "{}", totals_json(fields, totals)).map_err(Failure::stdout)?
+        }
+    }
+    out.flush().map_err(Failure::stdout)
+}
+
+fn write_totals(
+    format: Format,
+    fields: &[(&'static str, Cell)],
+    totals: &[CurrencyTotal],
+    out: impl Write,
+) -> Result<()> {
+    let names = fields.iter().map(|&(name, _)| name);
+    let columns: Vec<_> = names.chain(TOTAL_COLUMNS).collect();
+    let mut rows = RowWriter::new(format, &columns, out)?;
+    for total in totals {
+        let cells = fields.iter().map(|&(_, cell)| cell);
+        rows.row(&cells.chain(total_cells(total)).collect::<Vec<_>>())?;
+    }
+    rows.flush()
+}
+
+fn totals_json(fields: &[(&'static str, Cell)], totals: &[CurrencyTotal]) -> String {
+    let (names, cells): (Vec<_>, Vec<_>) = fields.iter().copied().unzip();
+    let mut json = String::new();
+    write_json(&mut json, &names, cells);
+    json.pop();
+    json.push_str(",\"totals\":[");
+    for (i, total) in totals.iter().enumerate() {
+        json.push_str(if i == 0 { "" } else { "," });
+        write_json(&mut json, &TOTAL_COLUMNS, total_cells(total));
+    }
+    json.push_str("]}");
+    json
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn written(format: Format, rows: &[[Cell; 2]]) -> String {
+        let mut out = Vec::new();
+        let mut writer = RowWriter::new(format, &["memo", "cents"], &mut out).unwrap();
+        rows.iter().for_each(|row| writer.row(row).unwrap());
+        writer.flush().unwrap();
+        drop(writer);
+        String::from_utf8(out).unwrap()
+    }
+
+    const ROWS: [[Cell; 2]; 2] = [
+        [Cell::Text("a \"b\", c"), Cell::Int(5)],
+        [Cell::Text("line\n\u{1b}[31m"), Cell::Int(-12_345_678)],
+    ];
+
+    #[test]
+    fn csv_is_quoted_where_it_must_be() {
+        let expected = "memo,cents\n\"a \"\"b\"\", c\",5\n\"line\n\u{1b}[31m\",-12345678\n";
+        assert_eq!(written(Format::Csv, &ROWS), expected);
+    }
+
+    #[test]
+    fn ndjson_has_an_object_a_line() {
+        let expected = "{\"memo\":\"a \\\"b\\\", c\",\"cents\":5}\n\
+                        {\"memo\":\"line\\n\\u001b[31m\",\"cents\":-12345678}\n";
+        assert_eq!(written(Format::Ndjson, &ROWS), expected);
+    }
+
+    #[test]
+    fn a_table_is_aligned_and_harmless() {
+        let expected = "memo                  cents\n\
+                        a \"b\", c                  5\n\
+                        line\\n\\u{1b}[31m  -12345678\n";
+        assert_eq!(written(Format::Table, &ROWS), expected);
+    }
+
+    #[test]
+    fn no_rows_have_a_header_still() {
+        assert_eq!(written(Format::Csv, &[]), "memo,cents\n");
+        assert_eq!(written(Format::Table, &[]), "memo  cents\n");
+        assert_eq!(written(Format::Ndjson, &[]), "");
+    }
+}

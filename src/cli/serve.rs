@@ -1,0 +1,78 @@
+//! `billstream serve`, `check` and `backup`: the commands that open the database.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::{process, thread};
+
+use clap::Args;
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use billstream::server;
+use billstream::Server;
+
+use super::failure::{Failure, Result};
+use super::settings::Settings;
+
+/// Serves a database until SIGTERM or SIGINT
+///
+/// Prints `listening on HOST:PORT` on stdout once it serves. The log goes to stderr; RUST_LOG sets its
+/// level (default: info). A signal stops it: open calls have --drain-timeout-ms to end, and the exit
+/// code is 0. A second signal ends it at once, with code 1; nothing acknowledged is lost by that either.
+#[derive(Args)]
+pub struct Serve {
+    #[command(flatten)]
+    settings: Settings,
+}
+
+/// Prints the configuration in force, checks the database and prints what it found
+///
+/// The exit code is 1 when the database is not sound.
+#[derive(Args)]
+pub struct Check {
+    #[command(flatten)]
+    settings: Settings,
+}
+
+/// Copies a database into a new file, also while it is being served
+#[derive(Args)]
+pub struct Backup {
+    /// The database file
+    #[arg(long, value_name = "FILE", env = "BILLSTREAM_DB", default_value = "billstream.db")]
+    db: PathBuf,
+    /// The file to create
+    dest: PathBuf,
+}
+
+pub fn serve(args: &Serve) -> Result<()> {
+    let config = args.settings.resolve()?.config;
+    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("info")).init();
+    // Before the server starts, so that no signal is lost or ends the process half way.
+    let mut signals = Signals::new([SIGTERM, SIGINT]).map_err(|e| Failure::io("signals", e))?;
+    let server = Server::start(config)?;
+    print(&format!("listening on {}\n", server.addr()))?;
+    signals.forever().next();
+    thread::spawn(move || {
+        signals.forever().next();
+        process::exit(1);
+    });
+    Ok(server.shutdown()?)
+}
+
+pub fn check(args: &Check) -> Result<()> {
+    let in_force = args.settings.resolve()?;
+    print(&format!("{in_force}\n"))?;
+    let report = server::check(&in_force.config)?;
+    print(&format!("{report}\n"))
+}
+
+pub fn backup(args: &Backup) -> Result<()> {
+    let bytes = server::backup(&args.db, &args.dest)?;
+    eprintln!("{}: {bytes} bytes", args.dest.display());
+    Ok(())
+}
+
+fn print(text: &str) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(Failure::stdout)
+}

@@ -1,0 +1,286 @@
+//! The server's settings in layers: flags, then `BILLSTREAM_*` variables, then a file, then defaults.
+//!
+//! Everything here follows [`SETTINGS`]: a new field of [`Config`] is a flag, a variable and a key
+//! without a line of this file.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use clap::parser::ValueSource;
+use clap::{Arg, ArgMatches, Args, Command, FromArgMatches};
+use serde::Deserialize;
+use toml::{Table, Value};
+
+use billstream::config::{Config, SETTINGS};
+use billstream::error::Error;
+
+use super::failure::{Failure, Result};
+use super::values::quoted;
+
+/// The settings as given, not yet read.
+pub struct Settings {
+    file: Option<PathBuf>,
+    given: BTreeMap<&'static str, (String, Origin)>,
+}
+
+/// Where a value comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Origin {
+    Flag(String),
+    Variable(String),
+    File(PathBuf),
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        match self {
+            Origin::Flag(name) | Origin::Variable(name) => f.write_str(name),
+            Origin::File(path) => write!(f, "{}", path.display()),
+        }
+    }
+}
+
+fn flag(name: &str) -> String {
+    name.replace('_', "-")
+}
+
+fn variable(name: &str) -> String {
+    format!("BILLSTREAM_{}", name.to_uppercase())
+}
+
+/// The defaults as TOML. They also tell the type that each value has.
+fn defaults() -> Table {
+    Table::try_from(Config::default()).expect("a Config is a table of plain values")
+}
+
+impl Args for Settings {
+    fn augment_args(command: Command) -> Command {
+        let defaults = defaults();
+        let file = Arg::new("config")
+            .long("config")
+            .env("BILLSTREAM_CONFIG")
+            .value_name("FILE")
+            .value_parser(clap::value_parser!(PathBuf))
+            .help("A TOML file with settings: the names of the flags, with _ for -");
+        let settings = SETTINGS.iter().map(|setting| {
+            let doc: Vec<_> = setting.doc.lines().map(str::trim).collect();
+            let default = &defaults[setting.name];
+            Arg::new(setting.name)
+                .long(flag(setting.name))
+                .env(variable(setting.name))
+                .value_name(if default.is_integer() { "N" } else { "VALUE" })
+                .allow_negative_numbers(true)
+                .help(format!("{} [default: {default}]", doc.join(" ").trim_end_matches('.')))
+        });
+        command.next_help_heading("Settings").arg(file).args(settings)
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Settings::augment_args(command)
+    }
+}
+
+impl FromArgMatches for Settings {
+    fn from_arg_matches(matches: &ArgMatches) -> std::result::Result<Settings, clap::Error> {
+        let given = SETTINGS.iter().filter_map(|setting| {
+            let value: &String = matches.get_one(setting.name)?;
+            let origin = match matches.value_source(setting.name) {
+                Some(ValueSource::EnvVariable) => Origin::Variable(variable(setting.name)),
+                _ => Origin::Flag(format!("--{}", flag(setting.name))),
+            };
+            Some((setting.name, (value.clone(), origin)))
+        });
+        Ok(Settings { file: matches.get_one("config").cloned(), given: given.collect() })
+    }
+
+    fn update_from_arg_matches(
+        &mut self,
+        matches: &ArgMatches,
+    ) -> std::result::Result<(), clap::Error> {
+        *self = Settings::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
+/// The configuration in force, and where each value that is not a default comes from.
+pub struct InForce {
+    pub config: Config,
+    origins: BTreeMap<&'static str, Origin>,
+}
+
+impl Settings {
+    /// Lays flags and variables over the file over the defaults.
+    pub fn resolve(&self) -> Result<InForce> {
+        let defaults = defaults();
+        let mut table = Table::new();
+        let mut origins = BTreeMap::new();
+        if let Some(path) = &self.file {
+            for (name, value) in read_file(path)? {
+                let place = format!("{}: {name} = {value}", path.display());
+                check(name, &value, &defaults[name], &place)?;
+                origins.insert(name, Origin::File(path.clone()));
+                table.insert(name.to_owned(), value);
+            }
+        }
+        for (&name, (text, origin)) in &self.given {
+            let place = format!("{origin} {}", quoted(text));
+            let value = parse(text, &defaults[name]).unwrap_or_else(|| Value::String(text.clone()));
+            check(name, &value, &defaults[name], &place)?;
+            origins.insert(name, origin.clone());
+            table.insert(name.to_owned(), value);
+        }
+        let config =
+            Config::deserialize(table).map_err(|error| Failure::Usage(error.to_string()))?;
+        let in_force = InForce { config, origins };
+        in_force.config.validate().map_err(|error| in_force.explain(error))?;
+        Ok(in_force)
+    }
+}
+
+/// The known settings of a file.
+fn read_file(path: &Path) -> Result<Vec<(&'static str, Value)>> {
+    let usage =
+        |message: &str| Failure::Usage(format!("{}: {}", path.display(), message.trim_end()));
+    let text = std::fs::read_to_string(path).map_err(|error| usage(&error.to_string()))?;
+    let table: Table = text.parse().map_err(|error: toml::de::Error| usage(&error.to_string()))?;
+    let known =
+        |(name, value): (String, Value)| match SETTINGS.iter().find(|setting| setting.name == name)
+        {
+            Some(setting) => Ok((setting.name, value)),
+            None => Err(usage(&format!("unknown setting {name:?}; `billstream check` prints all"))),
+        };
+    table.into_iter().map(known).collect()
+}
+
+/// Text of the command line or the environment, as a value of the type that `default` has.
+fn parse(text: &str, default: &Value) -> Option<Value> {
+    match default {
+        Value::String(_) => Some(Value::String(text.to_owned())),
+        Value::Integer(_) => text.parse().ok().map(Value::Integer),
+        Value::Boolean(_) => text.parse().ok().map(Value::Boolean),
+        Value::Float(_) => text.parse().ok().map(Value::Float),
+        _ => None,
+    }
+}
+
+/// Checks one value alone, so that a message can say which one is wrong, and where it stands.
+fn check(name: &str, value: &Value, default: &Value, place: &str) -> Result<()> {
+    let mut alone = Table::new();
+    alone.insert(name.to_owned(), value.clone());
+    let Err(error) = Config::deserialize(alone) else {
+        return Ok(());
+    };
+    let expected = match default {
+        Value::Integer(_) => "expected a whole number, 0 or more",
+        Value::Boolean(_) => "expected true or false",
+        // The names of an enum are in the message.
+        _ => error.message(),
+    };
+    Err(Failure::Usage(format!("{place}: {expected}")))
+}
+
+impl InForce {
+    /// A value that is well formed but cannot be: says where each setting of the message stands.
+    fn explain(&self, error: Error) -> Failure {
+        let Error::Invalid(violations) = &error else {
+            return Failure::Usage(error.to_string());
+        };
+        let explained = violations.iter().map(|violation| {
+            let place = match self.origins.get(violation.field.as_str()) {
+                Some(Origin::File(path)) => format!("{}: {}", path.display(), violation.field),
+                Some(origin) => origin.to_string(),
+                None => violation.field.clone(),
+            };
+            format!("{place}: {}", violation.description)
+        });
+        Failure::Usage(explained.collect::<Vec<_>>().join("\n"))
+    }
+}
+
+/// TOML that `--config` reads, with where each value comes from.
+impl fmt::Display for InForce {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let table = Table::try_from(&self.config).map_err(|_| fmt::Error)?;
+        for setting in SETTINGS {
+            let value = &table[setting.name];
+            let origin = self.origins.get(setting.name).map(Origin::to_string);
+            writeln!(
+                f,
+                "{} = {value}  # {}",
+                setting.name,
+                origin.as_deref().unwrap_or("default")
+            )?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(given: &[(&'static str, &str)], file: Option<&str>) -> Result<InForce> {
+        let given = given.iter().map(|&(name, value)| {
+            let origin = Origin::Flag(format!("--{}", flag(name)));
+            (name, (value.to_owned(), origin))
+        });
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("c.toml");
+        let file = file.map(|text| {
+            std::fs::write(&path, text).unwrap();
+            path
+        });
+        Settings { file, given: given.collect() }.resolve()
+    }
+
+    fn refused(given: &[(&'static str, &str)], file: Option<&str>) -> String {
+        match settings(given, file) {
+            Err(Failure::Usage(message)) => message,
+            Err(other) => panic!("{other:?}"),
+            Ok(_) => panic!("accepted"),
+        }
+    }
+
+    #[test]
+    fn a_flag_goes_over_the_file_over_the_default() {
+        let file = "max_exports = 1\nmax_uploads = 2\nsynchronous = \"normal\"\n";
+        let config = settings(&[("max_exports", "3")], Some(file)).unwrap().config;
+        let expected = Config {
+            max_exports: 3,
+            max_uploads: 2,
+            synchronous: billstream::config::Synchronous::Normal,
+            ..Config::default()
+        };
+        assert_eq!(config, expected);
+    }
+
+    #[test]
+    fn what_is_printed_can_be_read_again() {
+        let in_force = settings(&[("db", "a \"b\".db"), ("max_exports", "3")], None).unwrap();
+        let printed = in_force.to_string();
+        assert!(printed.contains("db = 'a \"b\".db'  # --db\n"), "{printed}");
+        assert!(printed.contains("max_uploads = 256  # default\n"), "{printed}");
+        assert_eq!(settings(&[], Some(&printed)).unwrap().config, in_force.config);
+    }
+
+    #[test]
+    fn a_wrong_value_is_named_with_its_place() {
+        let number = "expected a whole number, 0 or more";
+        assert_eq!(
+            refused(&[("max_exports", "many")], None),
+            format!("--max-exports \"many\": {number}")
+        );
+        assert_eq!(
+            refused(&[("max_exports", "-1")], None),
+            format!("--max-exports \"-1\": {number}")
+        );
+        let synchronous = refused(&[("synchronous", "off")], None);
+        assert!(synchronous.starts_with("--synchronous \"off\": unknown variant"), "{synchronous}");
+        let file = refused(&[], Some("max_exports = \"9\""));
+        assert!(file.ends_with(&format!("c.toml: max_exports = \"9\": {number}")), "{file}");
+        let unknown = refused(&[], Some("max_export = 9"));
+        assert!(unknown.contains("c.toml: unknown setting \"max_export\""), "{unknown}");
+        assert!(refused(&[], Some("max_exports = ")).contains("c.toml: TOML parse error"));
+    }
+}

@@ -1,0 +1,11 @@
+//! The rpcs over the wire: what the proto file promises, and nothing of how it is done.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod bulk_create;
+mod export;
+mod list;
+mod reconcile;
+mod stop;
+mod summary;
