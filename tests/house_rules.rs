@@ -1,0 +1,152 @@
+//! The rules of `src/lib.rs`, held against the source.
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use billstream::config::{Config, SETTINGS};
+
+const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+
+/// The floor of each module of the library; the binary is above them all.
+const FLOORS: &[(&str, u8)] = &[
+    ("config", 1),
+    ("error", 1),
+    ("metrics", 1),
+    ("model", 1),
+    ("proto", 1),
+    ("bridge", 2),
+    ("store", 2),
+    ("workers", 2),
+    ("service", 3),
+    ("client", 4),
+    ("server", 4),
+];
+
+struct Source {
+    path: PathBuf,
+    /// The module of the library, or `cli` for the binary.
+    module: String,
+    /// Without the unit tests at its end and without comments.
+    text: String,
+}
+
+fn sources() -> Vec<Source> {
+    let mut sources = Vec::new();
+    let mut dirs = vec![Path::new(ROOT).join("src")];
+    while let Some(dir) = dirs.pop() {
+        for entry in fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()) {
+            if entry.is_dir() {
+                dirs.push(entry);
+            } else if entry.file_name().unwrap() != "tests.rs" {
+                sources.push(source(entry));
+            }
+        }
+    }
+    sources
+}
+
+fn source(path: PathBuf) -> Source {
+    let below = path.strip_prefix(Path::new(ROOT).join("src")).unwrap();
+    let first = below.iter().next().unwrap().to_str().unwrap().trim_end_matches(".rs");
+    let module = if matches!(first, "main" | "cli") { "cli" } else { first }.to_owned();
+    let text = fs::read_to_string(&path).unwrap();
+    let code = text.split("#[cfg(test)]\nmod tests").next().unwrap();
+    let is_code = |line: &&str| !line.trim_start().starts_with("//");
+    let text = code.lines().filter(is_code).map(|line| line.to_owned() + "\n").collect();
+    Source { path, module, text }
+}
+
+/// Fails with every file of `modules` (all but those, when `except`) that contains one of `words`.
+fn assert_absent(words: &[&str], within: impl Fn(&str) -> bool) {
+    let mut found = Vec::new();
+    for source in sources().iter().filter(|source| within(&source.module)) {
+        for word in words.iter().filter(|word| source.text.contains(**word)) {
+            found.push(format!("{}: {word}", source.path.display()));
+        }
+    }
+    assert!(found.is_empty(), "{found:#?}");
+}
+
+#[test]
+fn imports_go_downwards_only() {
+    let floors: HashMap<_, _> = FLOORS.iter().copied().collect();
+    for source in sources() {
+        let Some(floor) = floors.get(&source.module[..]) else {
+            assert!(matches!(&source.module[..], "lib" | "cli"), "{} has no floor", source.module);
+            continue;
+        };
+        for import in source.text.split("crate::").skip(1) {
+            let name: String = import.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+            let Some(imported) = floors.get(&name[..]) else { continue };
+            let is_fine = name == source.module || imported < floor || (imported == floor && *floor == 1);
+            assert!(is_fine, "{} (floor {floor}) imports {name}", source.path.display());
+        }
+    }
+}
+
+#[test]
+fn only_the_store_names_sqlite() {
+    assert_absent(&["rusqlite", "r2d2"], |module| module != "store");
+}
+
+#[test]
+fn grpc_and_the_bridge_keep_to_their_floors() {
+    let of_grpc = ["service", "server", "client", "proto", "cli", "lib"];
+    assert_absent(&["grpcio"], |module| !of_grpc.contains(&module));
+    assert_absent(&["crossbeam_channel"], |module| {
+        !["bridge", "workers", "store", "server", "cli"].contains(&module)
+    });
+}
+
+#[test]
+fn sql_is_in_files() {
+    assert_absent(&["SELECT ", "INSERT ", "UPDATE ", "DELETE FROM", "CREATE TABLE"], |_| true);
+}
+
+#[test]
+fn the_library_leaves_the_process_alone() {
+    let of_the_process =
+        ["println!", "process::exit", "env_logger", "signal_hook", "set_hook", "dbg!", "todo!"];
+    assert_absent(&of_the_process, |module| module != "cli");
+}
+
+/// What a handler runs on a completion-queue thread must not wait. (Jobs of the workers are written
+/// in the same files, so this looks for what no job there needs either.)
+#[test]
+fn the_service_does_not_block() {
+    let blocking = [".recv()", ".recv_timeout(", ".join()", "block_on", "thread::sleep", "send_all"];
+    assert_absent(&blocking, |module| module == "service");
+}
+
+#[test]
+fn there_is_no_async_runtime() {
+    let lock = fs::read_to_string(Path::new(ROOT).join("Cargo.lock")).unwrap();
+    for runtime in ["tokio", "async-std", "smol", "hyper", "h2"] {
+        assert!(!lock.contains(&format!("name = \"{runtime}\"\n")), "{runtime} is in Cargo.lock");
+    }
+}
+
+#[test]
+fn every_setting_is_documented_with_its_unit() {
+    let defaults = toml::Table::try_from(Config::default()).unwrap();
+    assert_eq!(defaults.len(), SETTINGS.len());
+    for setting in SETTINGS {
+        assert!(setting.doc.trim().len() > 20, "{} is not documented", setting.name);
+        let (name, doc) = (setting.name, setting.doc);
+        if name.ends_with("_ms") {
+            assert!(doc.contains("milliseconds"), "{name}: {doc}");
+        }
+        if name.ends_with("_bytes") {
+            assert!(doc.to_lowercase().contains("bytes"), "{name}: {doc}");
+        }
+    }
+}
+
+#[test]
+fn every_limit_says_what_happens_at_it() {
+    let says = ["RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED", "a larger page_size gives"];
+    for setting in SETTINGS.iter().filter(|setting| setting.name.starts_with("max_")) {
+        assert!(says.iter().any(|what| setting.doc.contains(what)), "{}: {}", setting.name, setting.doc);
+    }
+}
