@@ -1,0 +1,187 @@
+//! Each floor alone, so that a change in the whole can be blamed: scan, encode, bridge, group commit.
+//!
+//! `cargo bench --bench floors` (with the release profile's flags; see the README). It prints and
+//! asserts nothing.
+
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use billstream::bridge;
+use billstream::metrics::Metrics;
+use billstream::model::{Event, Filter, NewInvoice, Payment, Timestamp};
+use billstream::store::encode::Chunk;
+use billstream::store::read::for_each_invoice;
+use billstream::store::scan::{Offer, Scan};
+use billstream::store::staged::Staged;
+use billstream::store::{bulk, reconcile, Store, StoreThread};
+use billstream::Config;
+use criterion::{criterion_group, criterion_main, BenchmarkId, Criterion, Throughput};
+use futures::executor::block_on;
+use futures::StreamExt;
+
+const ROWS: usize = 100_000;
+
+/// An open database in a directory of its own.
+struct Database {
+    config: Config,
+    store: Store,
+    thread: Option<StoreThread>,
+    metrics: Arc<Metrics>,
+    _dir: tempfile::TempDir,
+}
+
+impl Database {
+    fn with_rows(rows: usize) -> Database {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let config = Config { db: dir.path().join("bills.db"), ..Config::default() };
+        let metrics = Arc::new(Metrics::default());
+        let (store, thread) = Store::open(&config, &metrics).expect("a database");
+        let database = Database { config, store, thread: Some(thread), metrics, _dir: dir };
+        database.upload(0, rows);
+        database
+    }
+
+    fn upload(&self, first: usize, rows: usize) {
+        let mut staged = Staged::default();
+        for i in first..first + rows {
+            staged.push(&NewInvoice {
+                invoice_id: &format!("inv-{i:08}"),
+                customer_id: &format!("cust-{:05}", i % 1000),
+                total_amount_cents: (i % 100_000) as i64,
+                currency: ["USD", "EUR", "JPY"][i % 3],
+                issued_at: Timestamp { seconds: 1_000_000_000 + i as i64, nanos: 0 },
+                memo: "a memo of some length",
+            });
+        }
+        let create = self.store.writer.submit(move |conn, is_unwanted| {
+            bulk::create(conn, is_unwanted, "", &mut staged)
+        });
+        block_on(create.expect("a place in the queue")).expect("a reply").expect("the upload");
+    }
+}
+
+impl Drop for Database {
+    fn drop(&mut self) {
+        if let Some(thread) = self.thread.take() {
+            thread.stop();
+        }
+    }
+}
+
+fn scan(c: &mut Criterion) {
+    let database = Database::with_rows(ROWS);
+    let mut group = c.benchmark_group("scan");
+    group.throughput(Throughput::Elements(ROWS as u64));
+    let read = |each: &mut dyn FnMut(&rusqlite::Row<'_>)| {
+        let all = (0, i64::MAX, -1);
+        database
+            .store
+            .reader
+            .read(|| false, |conn| {
+                for_each_invoice(conn, &Filter::ALL, all, |row| {
+                    each(row);
+                    Ok(true)
+                })
+            })
+            .expect("a scan");
+    };
+    group.bench_function("step", |b| b.iter(|| read(&mut |_| ())));
+    group.bench_function("step_and_encode", |b| {
+        b.iter(|| {
+            let mut chunk = Chunk::default();
+            read(&mut |row| {
+                chunk.push(row).expect("a valid row");
+                if chunk.batch().len() > 64 << 10 {
+                    chunk = Chunk::default();
+                }
+            })
+        })
+    });
+    group.bench_function("in_chunks", |b| {
+        b.iter(|| {
+            let (metrics, pressure) = (Arc::clone(&database.metrics), Default::default());
+            let mut scan = Scan::new(Filter::ALL, 0, 0, &database.config, metrics, pressure);
+            scan.run(&database.store.reader, || false, |_| Offer::Taken).expect("a scan")
+        })
+    });
+    group.finish();
+}
+
+/// A chunk a send, as an export does it, from a thread to a future.
+fn bridge(c: &mut Criterion) {
+    const VALUES: u64 = 10_000;
+    let mut group = c.benchmark_group("bridge");
+    group.throughput(Throughput::Elements(VALUES));
+    for capacity in [1, 2, 16] {
+        group.bench_with_input(BenchmarkId::from_parameter(capacity), &capacity, |b, capacity| {
+            b.iter(|| {
+                let (tx, rx) = bridge::bounded(*capacity);
+                let sender = thread::spawn(move || {
+                    for i in 0..VALUES {
+                        tx.send_timeout(i, Duration::from_secs(60)).expect("room");
+                    }
+                });
+                assert_eq!(block_on(rx.count()), VALUES as usize);
+                sender.join().expect("the sender ends");
+            })
+        });
+    }
+    group.finish();
+}
+
+/// Durable events a second, from callers that each wait for their own.
+fn group_commit(c: &mut Criterion) {
+    let database = Database::with_rows(1000);
+    let mut group = c.benchmark_group("group_commit");
+    group.sample_size(10).throughput(Throughput::Elements(1));
+    for callers in [1, 8, 64] {
+        group.bench_with_input(BenchmarkId::from_parameter(callers), &callers, |b, callers| {
+            b.iter_custom(|events| {
+                let each = events.div_ceil(*callers);
+                let start = Instant::now();
+                thread::scope(|scope| {
+                    for _ in 0..*callers {
+                        scope.spawn(|| (0..each).for_each(|_| pay(&database)));
+                    }
+                });
+                start.elapsed()
+            })
+        });
+    }
+    group.finish();
+}
+
+fn pay(database: &Database) {
+    let event = Event {
+        event_id: uuid::Uuid::now_v7().to_string(),
+        payment: Ok(Payment {
+            invoice_id: "inv-00000007".to_owned(),
+            amount_cents: 1,
+            currency: "EUR".to_owned(),
+            received_at: Timestamp { seconds: 1, nanos: 0 },
+            reference: String::new(),
+        }),
+    };
+    let events = [event];
+    let applied = database.store.writer.submit(move |conn, _| reconcile::apply(conn, &events));
+    block_on(applied.expect("a place in the queue")).expect("a reply").expect("an ack");
+}
+
+/// An upload of 10,000 invoices, staged and inserted.
+fn upload(c: &mut Criterion) {
+    let database = Database::with_rows(0);
+    let mut group = c.benchmark_group("upload");
+    group.sample_size(10).throughput(Throughput::Elements(10_000));
+    let mut first = 0;
+    group.bench_function("10000", |b| {
+        b.iter(|| {
+            database.upload(first, 10_000);
+            first += 10_000;
+        })
+    });
+    group.finish();
+}
+
+criterion_group!(benches, scan, bridge, group_commit, upload);
+criterion_main!(benches);
