@@ -100,7 +100,10 @@ pub fn describe(status: &RpcStatus) -> String {
 fn print_status(status: &RpcStatus) {
     eprintln!("error: {}", describe(status));
     for violation in violations(status) {
-        eprintln!("  {}: {}", violation.field, violation.description);
+        // The message of this server names them already; that of another may not.
+        if !status.message().contains(&violation.description) {
+            eprintln!("  {}: {}", violation.field, violation.description);
+        }
     }
     if let Some(delay) = retry_delay(status) {
         eprintln!("  the server asks to wait {} ms before another try", delay.as_millis());

@@ -98,7 +98,7 @@ pub fn run(args: &Import) -> Result<()> {
 
 fn new_batch_id() -> String {
     let id = uuid::Uuid::now_v7().to_string();
-    eprintln!("batch id {id}: should this be cut off, repeat it with --batch-id {id}");
+    eprintln!("batch id {id} (after an interruption repeat the import with --batch-id {id})");
     id
 }
 

@@ -63,7 +63,11 @@ pub fn check(args: &Check) -> Result<()> {
     let in_force = args.settings.resolve()?;
     print(&format!("{in_force}\n"))?;
     let report = server::check(&in_force.config)?;
-    print(&format!("{report}\n"))
+    print(&format!("{report}\n"))?;
+    match report.faults.len() {
+        0 => Ok(()),
+        faults => Err(Failure::Failed(format!("the database has {faults} faults"))),
+    }
 }
 
 pub fn backup(args: &Backup) -> Result<()> {

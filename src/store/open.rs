@@ -64,8 +64,6 @@ pub fn set_pragmas(conn: &Connection, config: &Config) -> rusqlite::Result<()> {
     // SQLite takes KiB as a negative number.
     let cache_kib = i64::try_from(config.cache_bytes / 1024).unwrap_or(i64::MAX);
     conn.pragma_update(None, "cache_size", -cache_kib)?;
-    // Sorting and rollback of statements need no disk, so a full disk does not stop reads.
-    conn.pragma_update(None, "temp_store", "memory")?;
     conn.set_prepared_statement_cache_capacity(32);
     Ok(())
 }

@@ -31,7 +31,11 @@ impl Reader {
         let settings = config.clone();
         let manager = SqliteConnectionManager::file(path)
             .with_flags(OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)
-            .with_init(move |conn| set_pragmas(conn, &settings));
+            .with_init(move |conn| {
+                set_pragmas(conn, &settings)?;
+                // Sorting needs no disk, so a full one does not stop reads.
+                conn.pragma_update(None, "temp_store", "memory")
+            });
         let pool = r2d2::Pool::builder()
             .max_size((config.unary_workers + config.export_workers) as u32)
             .connection_timeout(Duration::from_millis(config.busy_timeout_ms))

@@ -1,8 +1,12 @@
 //! The one writer: a thread with the read-write connection, and group commit.
 //!
-//! It takes the jobs at hand, opens a transaction, runs each job in a savepoint, commits once, and
-//! only then answers each with its own result. A failed job rolls back alone; a failed commit fails
-//! them all. A job whose caller has gone away is not committed.
+//! It takes the jobs at hand, opens a transaction, runs each job, commits once, and only then answers
+//! each with its own result. A failed job rolls back alone; a failed commit fails them all. A job whose
+//! caller has gone away is not committed.
+//!
+//! Jobs run without savepoints at first: inside one, the end of each statement costs a walk over all pages
+//! that the savepoint has saved, so a large upload would take a time that is quadratic in its size. Only
+//! when a job fails are the jobs of its transaction run again, each in its savepoint.
 
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::path::PathBuf;
@@ -32,7 +36,8 @@ impl Writer {
     /// Hands over `work`; its result comes after the commit. Dropping the receiver before that
     /// takes the job back, if its transaction is not being committed already.
     ///
-    /// `work` may be run again, from the start, when another job of its transaction was taken back.
+    /// `work` may be run again, from the start, when another job of its transaction failed or was taken
+    /// back.
     /// Never blocks: the queue has room for every stream that the limits of `Config` admit.
     pub fn submit<T: Send + 'static>(
         &self,
@@ -122,6 +127,16 @@ struct WriterThread {
     wal: Wal,
 }
 
+/// How a transaction went.
+enum Attempt {
+    /// Committed; or rolled back with the one job in it.
+    Done,
+    /// A caller went away: once more without its job.
+    CallerLeft,
+    /// Once more, with a savepoint around each job.
+    JobFailed,
+}
+
 impl WriterThread {
     fn run(mut self) {
         while let Some(first) = self.next() {
@@ -143,12 +158,13 @@ impl WriterThread {
 
     /// Runs and commits a group, and answers its callers.
     fn commit(&mut self, mut group: Vec<Box<dyn Job>>) {
+        let mut savepoints = false;
         loop {
             group.retain(|job| !job.is_unwanted());
-            match self.attempt(&mut group) {
-                Ok(true) => break,
-                // A caller went away: once more without its job.
-                Ok(false) => continue,
+            match self.attempt(&mut group, savepoints) {
+                Ok(Attempt::Done) => break,
+                Ok(Attempt::CallerLeft) => {}
+                Ok(Attempt::JobFailed) => savepoints = true,
                 Err(error) => {
                     log::warn!("a commit of {} jobs failed: {error}", group.len());
                     self.roll_back();
@@ -162,27 +178,35 @@ impl WriterThread {
         group.into_iter().for_each(|job| job.finish(None));
     }
 
-    /// One transaction; false when it was rolled back because a caller went away meanwhile.
-    fn attempt(&self, group: &mut [Box<dyn Job>]) -> Result<bool> {
+    /// One transaction, which is rolled back unless all is done.
+    fn attempt(&self, group: &mut [Box<dyn Job>], savepoints: bool) -> Result<Attempt> {
+        let is_alone = group.len() == 1;
         self.execute("BEGIN IMMEDIATE")?;
         for job in group.iter_mut() {
-            self.execute("SAVEPOINT job")?;
+            if savepoints {
+                self.execute("SAVEPOINT job")?;
+            }
             if !job.run(&self.conn) {
-                // A full disk may have ended the whole transaction.
                 if self.conn.is_autocommit() {
-                    return Err(Error::Unavailable("the disk is full".to_owned()));
+                    return Err(Error::Unavailable("SQLite gave up the transaction".to_owned()));
+                }
+                if !savepoints {
+                    self.execute("ROLLBACK")?;
+                    return Ok(if is_alone { Attempt::Done } else { Attempt::JobFailed });
                 }
                 self.execute("ROLLBACK TO job")?;
             }
-            self.execute("RELEASE job")?;
+            if savepoints {
+                self.execute("RELEASE job")?;
+            }
         }
         // The last moment at which a cancelled upload can be kept out.
         if group.iter().any(|job| job.is_unwanted()) {
             self.execute("ROLLBACK")?;
-            return Ok(false);
+            return Ok(Attempt::CallerLeft);
         }
         self.execute("COMMIT")?;
-        Ok(true)
+        Ok(Attempt::Done)
     }
 
     fn execute(&self, statement: &str) -> Result<()> {

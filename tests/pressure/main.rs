@@ -1,2 +1,13 @@
+//! The streams under pressure: slow consumers, many at once, limits reached on purpose.
+
 #[path = "../common/mod.rs"]
 mod common;
+mod support;
+
+mod frames;
+mod life;
+mod limits;
+mod reconcile;
+mod soak;
+mod stalled;
+mod wal;

@@ -33,13 +33,15 @@ pub struct Outcome {
     pub tally: Tally,
 }
 
-impl Outcome {
-    pub fn new() -> Outcome {
+impl Default for Outcome {
+    fn default() -> Outcome {
         // OK because three digits are in the range that hdrhistogram takes.
         let latency = Histogram::new(3).expect("a histogram of three digits");
         Outcome { operations: 0, seconds: 0.0, latency, tally: Tally::default() }
     }
+}
 
+impl Outcome {
     fn record(&mut self, since: Instant) {
         // OK because a histogram that grows has room for every value.
         self.latency.record(since.elapsed().as_nanos() as u64).expect("a histogram grows");
@@ -116,7 +118,7 @@ pub async fn export_with(
     guard: Guard,
 ) -> Result<Outcome> {
     let connection = Connection::open(address, guard).await?;
-    let mut outcome = Outcome::new();
+    let mut outcome = Outcome::default();
     let start = Instant::now();
     let mut call = open_export(&connection, batched, max_rows).await?;
     while call.responses.frame().await?.is_some() {
@@ -146,7 +148,7 @@ pub async fn unary(
         let connection = connections[caller % connections.len()].clone();
         let call = call.clone();
         tasks.spawn(async move {
-            let mut outcome = Outcome::new();
+            let mut outcome = Outcome::default();
             while start.elapsed() < duration {
                 let sent = Instant::now();
                 let (_, tally) = connection.unary(call.method, call.message.clone()).await?;
@@ -161,7 +163,7 @@ pub async fn unary(
 }
 
 async fn join(mut tasks: JoinSet<Result<Outcome>>, start: Instant) -> Result<Outcome> {
-    let mut sum = Outcome::new();
+    let mut sum = Outcome::default();
     while let Some(outcome) = tasks.join_next().await {
         // OK because a panic of a task is a fault of this program.
         sum.add(outcome.expect("a load does not panic")?);
@@ -186,7 +188,7 @@ pub async fn open_loop(
         sleep_until(planned.into()).await;
         let (connection, call) = (connection.clone(), call.clone());
         tasks.spawn(async move {
-            let mut outcome = Outcome::new();
+            let mut outcome = Outcome::default();
             connection.unary(call.method, call.message).await?;
             outcome.record(planned);
             outcome.operations = 1;
@@ -290,7 +292,7 @@ async fn send_upload(connection: &Connection, bytes: Bytes, rows: usize) -> Resu
 pub async fn bulk_create(address: SocketAddr, rows: usize) -> Result<Outcome> {
     let connection = Connection::open(address, Guard::Raised).await?;
     let bytes = upload(rows);
-    let mut outcome = Outcome::new();
+    let mut outcome = Outcome::default();
     let start = Instant::now();
     outcome.tally.bytes = bytes.len() as u64;
     send_upload(&connection, bytes, rows).await?;
@@ -311,7 +313,7 @@ pub async fn uploaders(
     for _ in 0..clients {
         tasks.spawn(async move {
             let connection = Connection::open(address, Guard::Raised).await?;
-            let mut outcome = Outcome::new();
+            let mut outcome = Outcome::default();
             while start.elapsed() < duration {
                 let bytes = upload(rows);
                 let sent = Instant::now();
@@ -379,7 +381,7 @@ pub async fn reconcile(address: SocketAddr, clients: usize, duration: Duration) 
     for (mut call, connection, mut payments) in ready {
         tasks.spawn(async move {
             let _open = connection;
-            let mut outcome = Outcome::new();
+            let mut outcome = Outcome::default();
             while start.elapsed() < duration {
                 let mut event = BytesMut::new();
                 payments.append(&mut event);
@@ -408,7 +410,7 @@ pub async fn pipeline(address: SocketAddr, events: usize) -> Result<Outcome> {
     for _ in 0..events {
         payments.append(&mut bytes);
     }
-    let mut outcome = Outcome::new();
+    let mut outcome = Outcome::default();
     let start = Instant::now();
     let Call { mut requests, mut responses } = connection.call("Reconcile").await?;
     let sending = tokio::spawn(async move { requests.send(bytes.freeze(), true).await });

@@ -6,6 +6,14 @@ use std::fmt::Write;
 use crate::report::{human, Spread};
 use crate::{BILLSTREAM, IDIOMATIC, TUNED};
 
+/// Appends a line of SVG.
+macro_rules! put {
+    ($body:expr, $($line:tt)*) => {
+        // OK because a String takes every write.
+        writeln!($body, $($line)*).expect("a String grows")
+    };
+}
+
 const WIDTH: f64 = 860.0;
 /// Of one of two columns of bars: its width, and what its labels and values take of it.
 const COLUMN: f64 = 406.0;
@@ -64,22 +72,18 @@ fn draw(body: &mut String, left: f64, y: f64, panel: &Panel, show: fn(f64) -> St
     for (subject, spread) in &panel.bars {
         let middle = y + BAR / 2.0;
         text(body, left, middle + 4.5, "", subject.trim_start_matches("limit: "));
-        put(
+        put!(
             body,
-            format_args!(
-                r#"<rect class="{}" x="{x}" y="{:.1}" width="{:.1}" height="{:.1}" rx="2"/>"#,
-                class(subject),
-                y + 3.0,
-                (spread.median * scale).max(1.0),
-                BAR - 6.0,
-            ),
+            r#"<rect class="{}" x="{x}" y="{:.1}" width="{:.1}" height="{:.1}" rx="2"/>"#,
+            class(subject),
+            y + 3.0,
+            (spread.median * scale).max(1.0),
+            BAR - 6.0
         );
         let (from, to) = (x + spread.least * scale, x + spread.most * scale);
-        put(
+        put!(
             body,
-            format_args!(
-                r#"<line class="whisker" x1="{from:.1}" x2="{to:.1}" y1="{middle}" y2="{middle}"/>"#,
-            ),
+            r#"<line class="whisker" x1="{from:.1}" x2="{to:.1}" y1="{middle}" y2="{middle}"/>"#
         );
         text(body, to + 8.0, middle + 4.5, "", &show(spread.median));
         y += BAR;
@@ -110,13 +114,11 @@ pub fn lines(
     for (n, subject) in [BILLSTREAM, TUNED, IDIOMATIC].iter().enumerate() {
         let x = 84.0 + n as f64 * 170.0;
         let y = bottom - 28.0;
-        put(
-            &mut body,
-            format_args!(
-                r#"<rect class="{}" x="{x}" y="{:.1}" width="14" height="10" rx="2"/>"#,
-                class(subject),
-                y - 9.0,
-            ),
+        put!(
+            body,
+            r#"<rect class="{}" x="{x}" y="{:.1}" width="14" height="10" rx="2"/>"#,
+            class(subject),
+            y - 9.0
         );
         text(&mut body, x + 20.0, y, "", subject);
     }
@@ -144,14 +146,12 @@ fn plot(
     let y = |v: f64| top + height - (v.log10() - y0) / (y1 - y0).max(1.0) * height;
     for power in y0 as i32..=y1 as i32 {
         let value = 10f64.powi(power);
-        put(
+        put!(
             body,
-            format_args!(
-                r#"<line class="grid" x1="{left}" x2="{:.1}" y1="{:.1}" y2="{:.1}"/>"#,
-                left + width,
-                y(value),
-                y(value),
-            ),
+            r#"<line class="grid" x1="{left}" x2="{:.1}" y1="{:.1}" y2="{:.1}"/>"#,
+            left + width,
+            y(value),
+            y(value)
         );
         text(body, left - 58.0, y(value) + 4.5, "note", &show(value));
     }
@@ -163,21 +163,13 @@ fn plot(
         let class = class(subject);
         let path: Vec<_> = points.iter().map(|p| format!("{:.1},{:.1}", x(p.0), y(p.1))).collect();
         let style = format!("line {class}");
-        put(
-            body,
-            format_args!(
-                r#"<polyline class="{style}" style="fill:none" points="{}"/>"#,
-                path.join(" "),
-            ),
-        );
+        put!(body, r#"<polyline class="{style}" style="fill:none" points="{}"/>"#, path.join(" "));
         for point in points {
-            put(
+            put!(
                 body,
-                format_args!(
-                    r#"<circle class="{class}" cx="{:.1}" cy="{:.1}" r="3.5"/>"#,
-                    x(point.0),
-                    y(point.1),
-                ),
+                r#"<circle class="{class}" cx="{:.1}" cy="{:.1}" r="3.5"/>"#,
+                x(point.0),
+                y(point.1)
             );
         }
     }
@@ -185,20 +177,16 @@ fn plot(
 
 fn page(title: &str, note: &str, height: f64, body: &str) -> String {
     let mut svg = String::new();
-    put(
-        &mut svg,
-        format_args!(
-            r#"<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}" role="img">"#,
-        ),
+    put!(
+        svg,
+        r#"<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}" role="img">"#
     );
-    put(&mut svg, format_args!("<title>{}</title><style>{STYLE}</style>", escaped(title)));
-    put(
-        &mut svg,
-        format_args!(
-            r#"<rect class="card" x="0.5" y="0.5" width="{}" height="{}" rx="6"/>"#,
-            WIDTH - 1.0,
-            height - 1.0,
-        ),
+    put!(svg, "<title>{}</title><style>{STYLE}</style>", escaped(title));
+    put!(
+        svg,
+        r#"<rect class="card" x="0.5" y="0.5" width="{}" height="{}" rx="6"/>"#,
+        WIDTH - 1.0,
+        height - 1.0
     );
     text(&mut svg, 24.0, 38.0, "title", title);
     text(&mut svg, 24.0, 60.0, "note", note);
@@ -206,17 +194,9 @@ fn page(title: &str, note: &str, height: f64, body: &str) -> String {
 }
 
 fn text(body: &mut String, x: f64, y: f64, class: &str, words: &str) {
-    put(
-        body,
-        format_args!(r#"<text class="{class}" x="{x:.1}" y="{y:.1}">{}</text>"#, escaped(words),),
-    );
+    put!(body, r#"<text class="{class}" x="{x:.1}" y="{y:.1}">{}</text>"#, escaped(words));
 }
 
 fn escaped(words: &str) -> String {
     words.replace('&', "&amp;").replace('<', "&lt;")
-}
-
-fn put(body: &mut String, line: std::fmt::Arguments<'_>) {
-    // OK because a String takes every write.
-    writeln!(body, "{line}").expect("a String grows");
 }

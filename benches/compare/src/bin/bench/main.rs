@@ -255,10 +255,10 @@ fn panels(
     what: &str,
 ) -> Vec<chart::Panel> {
     // In these tables the rate is a count, or nothing, or what the client made it.
-    let fixed = |load| matches!(load, Load::OpenLoop | Load::BesideExports);
-    let plain = |load| {
-        !matches!(load, Load::Stalled | Load::Guarded | Load::Idle)
-            && !(what == "a second" && fixed(load))
+    let plain = |load| match load {
+        Load::Stalled | Load::Guarded | Load::Idle => false,
+        Load::OpenLoop | Load::BesideExports => what != "a second",
+        _ => true,
     };
     let tables = report.tables.iter().filter(|table| wanted(table.scenario));
     tables

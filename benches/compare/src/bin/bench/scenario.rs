@@ -304,7 +304,7 @@ impl Bench {
 
     /// How many of some exports reach their end although h2 guards against small frames.
     fn guarded(&self, address: SocketAddr) -> Outcome {
-        let mut sum = Outcome::new();
+        let mut sum = Outcome::default();
         let start = Instant::now();
         for _ in 0..self.scale.guarded_runs {
             let rows = self.scale.export_rows;
@@ -332,9 +332,7 @@ impl Bench {
         if !status.as_ref().is_ok_and(|status| status.success()) {
             return Err(Failure { code: None, message: format!("export ended with {status:?}") });
         }
-        let mut outcome = Outcome::new();
-        outcome.operations = rows as u64;
-        Ok(outcome.lasted(start))
+        Ok(Outcome { operations: rows as u64, ..Outcome::default() }.lasted(start))
     }
 }
 
@@ -369,7 +367,7 @@ fn tonic_client(address: SocketAddr, batched: bool, max_rows: i64) -> Result<Out
         let fail = |message: String| Failure { code: None, message };
         let client = ReportServiceClient::connect(format!("http://{address}")).await;
         let mut client = client.map_err(|error| fail(error.to_string()))?;
-        let mut outcome = Outcome::new();
+        let mut outcome = Outcome::default();
         let start = Instant::now();
         let request = ExportRequest { max_rows, ..Default::default() };
         let status = |status: tonic::Status| fail(status.to_string());

@@ -1,7 +1,7 @@
 //! The tuned peer's threads: lanes of readers, and the one writer with group commit.
 
 use std::cell::RefCell;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -123,15 +123,28 @@ pub struct Writer {
     jobs: Sender<WriteJob>,
 }
 
-/// Runs a job in the transaction, if there is one; what it returns answers the client, once the
-/// outcome of the commit is known.
-type WriteJob = Box<dyn FnOnce(Result<&Connection, Status>) -> Reply + Send>;
-type Reply = Box<dyn FnOnce(Result<(), Status>)>;
+/// Runs a job in the transaction, if there is one, and if asked in a savepoint of its own.
+type WriteJob = Box<dyn FnOnce(Result<&Connection, Status>, Within) -> Done + Send>;
+
+#[derive(PartialEq)]
+enum Within {
+    Transaction,
+    Savepoint,
+}
+
+struct Done {
+    is_ok: bool,
+    /// Answers the client, once the outcome of the commit is known.
+    reply: Box<dyn FnOnce(Result<(), Status>)>,
+}
 
 impl Writer {
-    pub fn start(db: PathBuf) -> rusqlite::Result<Writer> {
+    pub fn start(db: &Path) -> rusqlite::Result<Writer> {
         let (sender, jobs) = bounded(QUEUE);
-        let mut connection = store::open(&db)?;
+        let mut connection = store::open(db)?;
+        // Room for the pages of a large upload, and 32 MiB of log before they are copied back.
+        connection
+            .execute_batch("PRAGMA cache_size = -32768; PRAGMA wal_autocheckpoint = 8192;")?;
         spawn("writer", move || {
             while let Ok(first) = jobs.recv() {
                 group(&mut connection, first, &jobs);
@@ -140,8 +153,8 @@ impl Writer {
         Ok(Writer { jobs: sender })
     }
 
-    /// `work` is in a savepoint of its own: it is applied whole or not at all. The answer comes
-    /// after the commit. Work whose client is gone before it began is not done.
+    /// `work` is applied whole or not at all. The answer comes after the commit. Work whose client
+    /// is gone before it began is not done.
     pub fn submit<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Connection) -> store::Result<T> + Send + 'static,
@@ -149,15 +162,18 @@ impl Writer {
         let (reply, receiver) = oneshot::channel();
         let abandoned = Abandoned::default();
         let gone = abandoned.clone();
-        let job: WriteJob = Box::new(move |transaction| {
-            let result = match gone.load(Ordering::Relaxed) {
+        let job: WriteJob = Box::new(move |transaction, within| {
+            let result = transaction.and_then(|connection| match gone.load(Ordering::Relaxed) {
                 true => Err(Status::cancelled("the client is gone")),
-                false => transaction.and_then(|connection| savepoint(connection, work)),
-            };
-            Box::new(move |committed| {
+                false if within == Within::Savepoint => savepoint(connection, work),
+                false => work(connection).map_err(Status::from),
+            });
+            let is_ok = result.is_ok();
+            let reply = Box::new(move |committed: Result<(), Status>| {
                 // An error means that the client is gone.
                 let _ = reply.send(result.and_then(|value| committed.map(|()| value)));
-            })
+            });
+            Done { is_ok, reply }
         });
         self.jobs.try_send(job).map_err(|_| full())?;
         Ok(Answer { receiver, abandoned })
@@ -178,17 +194,27 @@ fn savepoint<T>(
     done.map_err(Status::from)
 }
 
-/// One transaction for the job at hand and those that wait behind it.
+/// One transaction for the job at hand and those that wait behind it. The first needs no
+/// savepoint, which makes every page dearer: before it there is nothing to keep.
 fn group(connection: &mut Connection, first: WriteJob, jobs: &Receiver<WriteJob>) {
     let transaction = match store::begin(connection) {
         Ok(transaction) => transaction,
-        Err(error) => return first(Err(Error::from(error).into()))(Ok(())),
+        Err(error) => {
+            let failed = first(Err(Error::from(error).into()), Within::Transaction);
+            return (failed.reply)(Ok(()));
+        }
     };
-    let mut replies = vec![first(Ok(&transaction))];
-    replies.extend(jobs.try_iter().take(GROUP - 1).map(|job| job(Ok(&transaction))));
+    let first = first(Ok(&transaction), Within::Transaction);
+    if !first.is_ok {
+        drop(transaction);
+        return (first.reply)(Ok(()));
+    }
+    let mut done = vec![first];
+    let waiting = jobs.try_iter().take(GROUP - 1);
+    done.extend(waiting.map(|job| job(Ok(&transaction), Within::Savepoint)));
     let outcome = transaction.commit().map_err(|error| Status::from(Error::from(error)));
-    for reply in replies {
-        reply(outcome.clone());
+    for job in done {
+        (job.reply)(outcome.clone());
     }
 }
 

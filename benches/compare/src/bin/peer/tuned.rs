@@ -4,7 +4,7 @@
 //!   references to bytes. A turn begins when the client has taken the one before the last, so a
 //!   client that stalls holds two chunks, and no thread, connection or transaction.
 //! - Point queries run on the runtime's own threads, without a hand over. Long ones have a lane.
-//! - One writer thread commits all that wait at once, each job in a savepoint.
+//! - One writer thread commits all that wait at once, each job whole or not at all.
 //! - An acknowledged batch of events is one job, and its acks leave as one buffer.
 
 use std::error::Error;
@@ -56,7 +56,7 @@ pub fn serve(db: PathBuf, address: &str) -> Result<(), Box<dyn Error>> {
     let peer = Tuned {
         queries: Lane::start(&db, "query", 2)?,
         exports: Arc::new(Lane::start(&db, "export", 2)?),
-        writer: Arc::new(Writer::start(db.clone())?),
+        writer: Arc::new(Writer::start(&db)?),
         open_exports: Arc::new(Semaphore::new(4096)),
         open_uploads: Semaphore::new(256),
         open_reconciles: Arc::new(Semaphore::new(1024)),

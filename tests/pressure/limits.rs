@@ -1,0 +1,288 @@
+//! Every limit reached on purpose. "At once, never a hang": each refused call has a deadline, and
+//! its status is not that of the deadline.
+
+use std::time::{Duration, Instant};
+
+use billstream::client::Client;
+use billstream::proto::report::{
+    BulkResult, CreateInvoiceRequest, ExportRequest, Invoice, ListInvoicesRequest, ReconcileAck,
+    ReconcileEvent, Summary, SummaryRequest,
+};
+use billstream::Config;
+use futures::executor::block_on;
+use futures::future::join_all;
+use futures::{SinkExt, StreamExt};
+use grpcio::{
+    CallOption, ClientCStreamReceiver, ClientCStreamSender, ClientDuplexReceiver,
+    ClientDuplexSender, ClientSStreamReceiver, RpcStatus, RpcStatusCode, WriteFlags,
+};
+
+use crate::common::*;
+use crate::support::*;
+
+/// What RetryInfo is to say in these tests.
+const RETRY_MS: u64 = 1234;
+
+fn options() -> CallOption {
+    CallOption::default().timeout(Duration::from_secs(20))
+}
+
+/// A refusal with when to try again.
+fn assert_refused<T: std::fmt::Debug>(result: grpcio::Result<T>, text: &str) {
+    let status = assert_status(result, RpcStatusCode::RESOURCE_EXHAUSTED, text);
+    assert_eq!(retry_delay(&status), Duration::from_millis(RETRY_MS), "{status:?}");
+}
+
+/// An export that is under way, and stands still.
+fn held_export(client: &Client) -> ClientSStreamReceiver<Invoice> {
+    let mut rows = client.export_invoices(&ExportRequest::new(), options()).unwrap();
+    block_on(rows.next()).unwrap().unwrap();
+    rows
+}
+
+type Upload = (ClientCStreamSender<CreateInvoiceRequest>, ClientCStreamReceiver<BulkResult>);
+
+fn held_upload(client: &Client, invoice_id: &str) -> Upload {
+    let (mut sink, result) = client.bulk_create(options()).unwrap();
+    block_on(sink.send((invoice(invoice_id, 1), WriteFlags::default()))).unwrap();
+    (sink, result)
+}
+
+type Reconcile = (ClientDuplexSender<ReconcileEvent>, ClientDuplexReceiver<ReconcileAck>);
+
+fn held_reconcile(client: &Client) -> Reconcile {
+    let (mut sink, mut acks) = client.reconcile(options()).unwrap();
+    block_on(sink.send((event("e", "nothing", 1), WriteFlags::default()))).unwrap();
+    block_on(acks.next()).unwrap().unwrap();
+    (sink, acks)
+}
+
+/// How an export of one row ends.
+async fn export_one(client: &Client) -> grpcio::Result<()> {
+    let request = ExportRequest { max_rows: 1, ..ExportRequest::default() };
+    let mut rows = client.export_invoices(&request, options())?;
+    while let Some(row) = rows.next().await {
+        row?;
+    }
+    Ok(())
+}
+
+async fn reconcile_one(client: &Client) -> grpcio::Result<()> {
+    let (mut sink, mut acks) = client.reconcile(options())?;
+    // A refusal shows in the acks.
+    let _ = sink.send((event("e", "nothing", 1), WriteFlags::default())).await;
+    let _ = sink.close().await;
+    while let Some(ack) = acks.next().await {
+        ack?;
+    }
+    Ok(())
+}
+
+fn upload_one(client: &Client, invoice_id: &str) -> grpcio::Result<BulkResult> {
+    upload(client, [invoice(invoice_id, 1)])
+}
+
+fn server(config: Config) -> TestServer {
+    TestServer::with_copy(&database(10_000), Config { retry_delay_ms: RETRY_MS, ..config })
+}
+
+#[test]
+fn exports_past_the_limit_are_refused_until_one_ends() {
+    let server = server(Config { max_exports: 2, ..Config::default() });
+    let (client, other) = (server.slow_client(), server.client());
+    let held = [held_export(&client), held_export(&client)];
+    for result in block_on(join_all((0..100).map(|_| export_one(&other)))) {
+        assert_refused(result, "max_exports of 2 are open");
+    }
+    let batches = other.export_invoice_batches(&ExportRequest::new(), options()).unwrap();
+    assert_refused(Err::<(), _>(collect(batches).1.unwrap()), "max_exports of 2 are open");
+    // Other rpcs have their own.
+    upload_one(&other, "new").unwrap();
+    drop(held);
+    eventually("there is room", || block_on(export_one(&other)).is_ok());
+}
+
+#[test]
+fn a_consumer_that_was_given_up_makes_room() {
+    let config = Config { max_exports: 1, stall_timeout_ms: 200, ..Config::default() };
+    let server = server(config);
+    let (client, other) = (server.slow_client(), server.client());
+    let held = held_export(&client);
+    within(Duration::from_secs(10), "there is room", || block_on(export_one(&other)).is_ok());
+    drop(held);
+}
+
+#[test]
+fn uploads_past_the_limit_are_refused_until_one_ends() {
+    let server = server(Config { max_uploads: 2, ..Config::default() });
+    let client = server.client();
+    let mut held: Vec<_> =
+        ["a", "b"].iter().map(|invoice_id| held_upload(&client, invoice_id)).collect();
+    eventually("both are open", || server.get().streams_open() == 2);
+    for i in 0..20 {
+        assert_refused(upload_one(&client, &format!("refused-{i}")), "max_uploads of 2 are open");
+    }
+    block_on(export_one(&client)).unwrap();
+    let (mut sink, result) = held.pop().unwrap();
+    block_on(sink.close()).unwrap();
+    assert_eq!(block_on(result).unwrap().created_count, 1);
+    eventually("there is room", || upload_one(&client, "c").is_ok());
+    assert_eq!(summary(&client).invoice_count, 10_002);
+}
+
+#[test]
+fn reconciles_past_the_limit_are_refused_until_one_ends() {
+    let server = server(Config { max_reconciles: 2, ..Config::default() });
+    let client = server.client();
+    let mut held = vec![held_reconcile(&client), held_reconcile(&client)];
+    for result in block_on(join_all((0..100).map(|_| reconcile_one(&client)))) {
+        assert_refused(result, "max_reconciles of 2 are open");
+    }
+    let (mut sink, acks) = held.pop().unwrap();
+    block_on(sink.close()).unwrap();
+    assert!(collect(acks).1.is_none());
+    eventually("there is room", || block_on(reconcile_one(&client)).is_ok());
+}
+
+#[test]
+fn streams_of_a_connection_past_the_limit_are_refused() {
+    let server = server(Config { max_streams_per_connection: 3, ..Config::default() });
+    let (client, other) = (server.slow_client(), server.client());
+    let held = (held_export(&client), held_upload(&client, "a"), held_reconcile(&client));
+    eventually("all are open", || server.get().streams_open() == 3);
+    let text = "max_streams_per_connection of 3 are open";
+    for result in block_on(join_all((0..100).map(|_| export_one(&client)))) {
+        assert_refused(result, text);
+    }
+    assert_refused(block_on(reconcile_one(&client)), text);
+    assert_refused(upload_one(&client, "b"), text);
+    // Neither unary calls nor other connections are concerned.
+    assert_eq!(summary(&client).invoice_count, 10_000);
+    block_on(export_one(&other)).unwrap();
+    drop(held);
+    eventually("there is room", || block_on(export_one(&client)).is_ok());
+}
+
+/// A summary that reads every invoice: seconds of work where `summary` has none.
+fn slow_summary(client: &Client) -> grpcio::Result<Summary> {
+    let request = SummaryRequest { issued_from: time(1), ..SummaryRequest::default() };
+    client.get_summary(&request, options())
+}
+
+#[test]
+fn unary_calls_past_the_queue_are_refused_at_once() {
+    let _alone = alone();
+    let config = Config {
+        unary_workers: 1,
+        max_queued_unary: 2,
+        retry_delay_ms: RETRY_MS,
+        ..Config::default()
+    };
+    let server = TestServer::with_copy(&database(1_000_000), config);
+    let client = server.client();
+    summary(&client);
+    let calls: Vec<_> = (0..20)
+        .map(|_| {
+            let client = client.clone();
+            std::thread::spawn(move || {
+                let start = Instant::now();
+                (slow_summary(&client), start.elapsed())
+            })
+        })
+        .collect();
+    let (mut answered, mut slowest_refusal) = (0, Duration::ZERO);
+    for call in calls {
+        match call.join().unwrap() {
+            (Ok(summary), _) => {
+                assert_eq!(summary.invoice_count, 1_000_000);
+                answered += 1;
+            }
+            (refused, took) => {
+                assert_refused(refused, "max_queued_unary of 2 calls wait");
+                slowest_refusal = slowest_refusal.max(took);
+            }
+        }
+    }
+    println!("{answered} of 20 answered, the slowest refusal took {slowest_refusal:?}");
+    assert!((2..20).contains(&answered), "{answered} of 20 were answered");
+    assert_eq!(slow_summary(&client).unwrap().invoice_count, 1_000_000);
+}
+
+#[test]
+fn a_query_over_its_time_is_ended() {
+    let config = Config { unary_timeout_ms: 10, ..Config::default() };
+    let server = TestServer::with_copy(&database(1_000_000), config);
+    let ended = RpcStatusCode::DEADLINE_EXCEEDED;
+    assert_status(slow_summary(&server.client()), ended, "unary_timeout_ms");
+    eventually("the connection is back", || server.get().connections_in_use() == 0);
+}
+
+#[test]
+fn a_query_past_the_deadline_of_its_client_is_ended() {
+    let server = TestServer::with_copy(&database(1_000_000), Config::default());
+    let request = SummaryRequest { issued_from: time(1), ..SummaryRequest::default() };
+    let options = CallOption::default().timeout(Duration::from_millis(20));
+    let result = server.client().get_summary(&request, options);
+    assert_eq!(status(result).code(), RpcStatusCode::DEADLINE_EXCEEDED);
+    eventually("the connection is back", || server.get().connections_in_use() == 0);
+}
+
+#[test]
+fn messages_over_the_limit_are_refused_by_every_rpc() {
+    let server = server(Config { max_message_bytes: 10_000, ..Config::default() });
+    let client = server.client();
+    let customer_id = "c".repeat(10_001);
+    let is_refused = |status: RpcStatus| {
+        assert_eq!(status.code(), RpcStatusCode::RESOURCE_EXHAUSTED, "{status:?}");
+    };
+    let request = SummaryRequest { customer_id: customer_id.clone(), ..Default::default() };
+    is_refused(status(client.get_summary(&request, options())));
+    let request = ListInvoicesRequest { customer_id: customer_id.clone(), ..Default::default() };
+    is_refused(status(client.list_invoices(&request, options())));
+    let request = ExportRequest { customer_id, ..Default::default() };
+    let rows = client.export_invoices(&request, options()).unwrap();
+    is_refused(status(Err::<(), _>(collect(rows).1.unwrap())));
+    let batches = client.export_invoice_batches(&request, options()).unwrap();
+    is_refused(status(Err::<(), _>(collect(batches).1.unwrap())));
+    let mut large = event("e", "nothing", 1);
+    large.reference = "r".repeat(10_001);
+    let (mut sink, acks) = client.reconcile(options()).unwrap();
+    let _ = block_on(sink.send((large, WriteFlags::default())));
+    is_refused(status(Err::<(), _>(collect(acks).1.unwrap())));
+    eventually("the streams are closed", || server.get().streams_open() == 0);
+}
+
+#[test]
+fn no_unary_call_waits_behind_exports() {
+    const EXPORTS: usize = 20;
+    let _alone = alone();
+    let config = Config { export_workers: 1, ..Config::default() };
+    let server = TestServer::with_copy(&database(1_000_000), config);
+    let exporter = server.client();
+    let mut exports: Vec<_> = (0..EXPORTS).map(|_| held_export(&exporter)).collect();
+    let (stop, is_stopped) = std::sync::mpsc::channel::<()>();
+    let reader = std::thread::spawn(move || {
+        // All in turn, so that each is under way until it is told to stop.
+        while is_stopped.try_recv() == Err(std::sync::mpsc::TryRecvError::Empty) {
+            for rows in &mut exports {
+                block_on(rows.take(100).for_each(|row| async { drop(row.unwrap()) }));
+            }
+        }
+        exports
+    });
+    let client = server.client();
+    let times: Vec<_> = (0..200)
+        .map(|_| {
+            let start = Instant::now();
+            summary(&client);
+            start.elapsed()
+        })
+        .collect();
+    drop(stop);
+    assert_eq!(server.get().streams_open(), EXPORTS, "they are all under way");
+    drop(reader.join().unwrap());
+    let slowest = times.iter().max().copied();
+    let median = median(times);
+    println!("GetSummary beside {EXPORTS} exports: median {median:?}, slowest {slowest:?}");
+    assert!(median < Duration::from_millis(50), "{median:?}");
+}

@@ -1,0 +1,186 @@
+//! A thousand exports of a million rows whose clients stop reading after the first row.
+
+use std::time::{Duration, Instant};
+
+use billstream::client::Client;
+use billstream::proto::report::{ExportRequest, Invoice, InvoiceBatch, SummaryRequest};
+use billstream::Config;
+use futures::executor::block_on;
+use futures::future::join_all;
+use futures::StreamExt;
+use grpcio::{CallOption, ClientSStreamReceiver};
+
+use crate::common::*;
+use crate::support::*;
+
+const ROWS: i64 = 1_000_000;
+const EXPORTS: usize = 1000;
+const CONNECTIONS: usize = 10;
+
+enum Stream {
+    Rows(ClientSStreamReceiver<Invoice>),
+    Batches(ClientSStreamReceiver<InvoiceBatch>),
+}
+
+/// An export and what is still to come of its set.
+struct Export {
+    stream: Stream,
+    next: i64,
+    last: i64,
+}
+
+impl Export {
+    /// The `i`th: every fourth has one row a message. A dozen want everything, the others a few
+    /// thousand rows, which is more than the windows and buffers hold.
+    fn open(client: &Client, i: usize) -> Export {
+        let is_whole = i % 100 == 7 || i % 500 == 0;
+        let (after, rows) =
+            if is_whole { (0, ROWS) } else { (i as i64 * 500, 5000 + i as i64 * 37 % 3000) };
+        let max_rows = if is_whole { 0 } else { rows };
+        let request =
+            ExportRequest { after_sequence: after, max_rows, ..ExportRequest::default() };
+        let options = CallOption::default();
+        let stream = if i % 4 == 0 {
+            Stream::Rows(client.export_invoices(&request, options).unwrap())
+        } else {
+            Stream::Batches(client.export_invoice_batches(&request, options).unwrap())
+        };
+        Export { stream, next: after + 1, last: after + rows }
+    }
+
+    /// Reads one message; false at the end, which must be that of the set.
+    async fn read(&mut self) -> bool {
+        let invoices = match &mut self.stream {
+            Stream::Rows(rows) => rows.next().await.map(|row| vec![row.unwrap()]),
+            Stream::Batches(batches) => batches.next().await.map(|batch| batch.unwrap().invoices),
+        };
+        let Some(invoices) = invoices else {
+            assert_eq!(self.next, self.last + 1, "it ended before its last row");
+            return false;
+        };
+        for invoice in invoices {
+            assert_eq!(invoice.sequence, self.next);
+            self.next += 1;
+        }
+        true
+    }
+
+    async fn read_on(mut self) -> i64 {
+        let first = self.next;
+        while self.read().await {}
+        self.next - first
+    }
+}
+
+/// The exports, by connection, each with its first message read.
+fn stalled(clients: &[Client]) -> Vec<Vec<Export>> {
+    let mut exports: Vec<Vec<Export>> = clients.iter().map(|_| Vec::new()).collect();
+    for i in 0..EXPORTS {
+        let connection = i / (EXPORTS / clients.len());
+        exports[connection].push(Export::open(&clients[connection], i));
+    }
+    for export in exports.iter_mut().flatten() {
+        assert!(block_on(export.read()));
+    }
+    exports
+}
+
+/// Each connection on a thread of its own, all its exports at once; the rows that came.
+fn read_on(exports: Vec<Vec<Export>>) -> i64 {
+    let readers: Vec<_> = exports
+        .into_iter()
+        .map(|exports| {
+            std::thread::spawn(move || {
+                block_on(join_all(exports.into_iter().map(Export::read_on))).iter().sum::<i64>()
+            })
+        })
+        .collect();
+    readers.into_iter().map(|reader| reader.join().unwrap()).sum()
+}
+
+#[test]
+fn a_thousand_stalled_exports_cost_memory_alone_and_read_on() {
+    let _alone = alone();
+    let server = Process::with_copy(&database(ROWS as u64), &[]);
+    let fresh = Client::new(&server.addr);
+    // One of each rpc, so that what is started once is there.
+    summary(&fresh);
+    block_on(async { while Export::open(&fresh, 4).read().await {
+        break;
+    } });
+    let (memory, threads) = (server.rss_mib(), server.threads());
+
+    let clients = slow_clients(&server.addr, CONNECTIONS);
+    let start = Instant::now();
+    let exports = stalled(&clients);
+    println!("{EXPORTS} exports stalled after {:?}", start.elapsed());
+    log_is_emptied(&server, &fresh);
+    let grown = server.rss_mib().saturating_sub(memory);
+    println!("memory: {memory} MiB and {grown} more; threads: {threads}, now {}", server.threads());
+    assert!(grown < 256, "{grown} MiB");
+    assert_eq!(server.threads(), threads);
+    summaries_are_quick(&fresh);
+    let start = Instant::now();
+    assert_eq!(block_on(Export::open(&fresh, 7).read_on()), ROWS);
+    println!("a fresh export of all rows took {:?}", start.elapsed());
+
+    let start = Instant::now();
+    let rows = read_on(exports);
+    println!("then the others read {rows} rows in {:?}", start.elapsed());
+    println!("memory at the end: {} MiB", server.rss_mib());
+}
+
+/// Writes, and has another process's connection empty the log, which needs a moment with no reader.
+fn log_is_emptied(server: &Process, client: &Client) {
+    let last: Instant = Instant::now();
+    let invoices = (0..1000).map(|i| invoice(&format!("new-{i}"), 1));
+    assert_eq!(upload(client, invoices).unwrap().created_count, 1000);
+    let wal = server.db.with_extension("db-wal");
+    assert!(wal.metadata().unwrap().len() > 0, "there are writes in the log");
+    let conn = rusqlite::Connection::open(&server.db).unwrap();
+    conn.busy_timeout(Duration::ZERO).unwrap();
+    within(Duration::from_secs(1), "the log is emptied", || {
+        let is_busy = conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0));
+        is_busy == Ok(0)
+    });
+    assert_eq!(wal.metadata().unwrap().len(), 0);
+    println!("written and emptied the log within {:?}", last.elapsed());
+}
+
+fn summaries_are_quick(client: &Client) {
+    let times: Vec<_> = (0..100)
+        .map(|_| {
+            let start = Instant::now();
+            let summary = client.get_summary(&SummaryRequest::new(), CallOption::default());
+            assert_eq!(summary.unwrap().invoice_count, ROWS + 1000);
+            start.elapsed()
+        })
+        .collect();
+    let slowest = times.iter().max().copied();
+    let median = median(times);
+    println!("GetSummary beside them: median {median:?}, slowest {slowest:?}");
+    assert!(median < Duration::from_millis(10), "{median:?}");
+}
+
+#[test]
+fn a_thousand_stalled_exports_hold_no_connection() {
+    let _alone = alone();
+    let server = TestServer::with_copy(&database(ROWS as u64), Config::default());
+    let clients = slow_clients(&server.addr(), CONNECTIONS);
+    let exports = stalled(&clients);
+    let start = Instant::now();
+    let free = || server.get().connections_in_use() == 0;
+    within(Duration::from_secs(1), "no connection is in use", free);
+    println!("no connection in use after {:?}", start.elapsed());
+    assert_eq!(server.get().streams_open(), EXPORTS);
+    let metrics = server.get().metrics();
+    println!(
+        "parked {} times, {} rows read",
+        metrics.scans_parked.get(),
+        metrics.rows_scanned.get()
+    );
+    // Cancelled, they leave nothing.
+    drop(exports);
+    eventually("the streams are closed", || server.get().streams_open() == 0);
+    assert_eq!(server.get().connections_in_use(), 0);
+}
