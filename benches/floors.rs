@@ -54,9 +54,10 @@ impl Database {
                 memo: "a memo of some length",
             });
         }
-        let create = self.store.writer.submit(move |conn, is_unwanted| {
-            bulk::create(conn, is_unwanted, "", &mut staged)
-        });
+        let create = self
+            .store
+            .writer
+            .submit(move |conn, is_unwanted| bulk::create(conn, is_unwanted, "", &mut staged));
         block_on(create.expect("a place in the queue")).expect("a reply").expect("the upload");
     }
 }
@@ -78,12 +79,15 @@ fn scan(c: &mut Criterion) {
         database
             .store
             .reader
-            .read(|| false, |conn| {
-                for_each_invoice(conn, &Filter::ALL, all, |row| {
-                    each(row);
-                    Ok(true)
-                })
-            })
+            .read(
+                || false,
+                |conn| {
+                    for_each_invoice(conn, &Filter::ALL, all, |row| {
+                        each(row);
+                        Ok(true)
+                    })
+                },
+            )
             .expect("a scan");
     };
     group.bench_function("step", |b| b.iter(|| read(&mut |_| ())));

@@ -80,7 +80,8 @@ impl Client {
     pub fn bulk_create(
         &self,
         options: CallOption,
-    ) -> Result<(ClientCStreamSender<CreateInvoiceRequest>, ClientCStreamReceiver<BulkResult>)> {
+    ) -> Result<(ClientCStreamSender<CreateInvoiceRequest>, ClientCStreamReceiver<BulkResult>)>
+    {
         self.inner.client_streaming(&BULK_CREATE, options)
     }
 

@@ -146,9 +146,10 @@ impl Config {
             return Err(Error::invalid(*name, "0 is not allowed: at least 1 is needed"));
         }
         // gRPC takes 32-bit lengths, and a batch is one message.
-        for (name, bytes) in
-            [("max_message_bytes", self.max_message_bytes), ("export_chunk_bytes", self.export_chunk_bytes)]
-        {
+        for (name, bytes) in [
+            ("max_message_bytes", self.max_message_bytes),
+            ("export_chunk_bytes", self.export_chunk_bytes),
+        ] {
             if !(1..=1 << 30).contains(&bytes) {
                 return Err(Error::invalid(name, format!("{bytes} is not in 1 to 1073741824")));
             }
@@ -166,7 +167,8 @@ impl Config {
     /// export, `upload_memory_bytes` and one message for each upload, and the queue and a batch
     /// for each reconcile stream.
     pub fn streams_memory_bytes(&self) -> usize {
-        let reconcile = (self.reconcile_queue_events + self.reconcile_batch_events) * MAX_EVENT_BYTES;
+        let reconcile =
+            (self.reconcile_queue_events + self.reconcile_batch_events) * MAX_EVENT_BYTES;
         self.max_exports * self.export_memory_bytes()
             + self.max_uploads * (self.upload_memory_bytes + self.max_message_bytes)
             + self.max_reconciles * (reconcile + self.max_message_bytes)

@@ -32,7 +32,6 @@
 
 #![forbid(unsafe_code)]
 
-
 pub mod config;
 pub mod error;
 pub mod metrics;

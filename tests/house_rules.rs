@@ -77,9 +77,11 @@ fn imports_go_downwards_only() {
             continue;
         };
         for import in source.text.split("crate::").skip(1) {
-            let name: String = import.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+            let name: String =
+                import.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
             let Some(imported) = floors.get(&name[..]) else { continue };
-            let is_fine = name == source.module || imported < floor || (imported == floor && *floor == 1);
+            let is_fine =
+                name == source.module || imported < floor || (imported == floor && *floor == 1);
             assert!(is_fine, "{} (floor {floor}) imports {name}", source.path.display());
         }
     }
@@ -115,7 +117,8 @@ fn the_library_leaves_the_process_alone() {
 /// in the same files, so this looks for what no job there needs either.)
 #[test]
 fn the_service_does_not_block() {
-    let blocking = [".recv()", ".recv_timeout(", ".join()", "block_on", "thread::sleep", "send_all"];
+    let blocking =
+        [".recv()", ".recv_timeout(", ".join()", "block_on", "thread::sleep", "send_all"];
     assert_absent(&blocking, |module| module == "service");
 }
 
@@ -147,6 +150,11 @@ fn every_setting_is_documented_with_its_unit() {
 fn every_limit_says_what_happens_at_it() {
     let says = ["RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED", "a larger page_size gives"];
     for setting in SETTINGS.iter().filter(|setting| setting.name.starts_with("max_")) {
-        assert!(says.iter().any(|what| setting.doc.contains(what)), "{}: {}", setting.name, setting.doc);
+        assert!(
+            says.iter().any(|what| setting.doc.contains(what)),
+            "{}: {}",
+            setting.name,
+            setting.doc
+        );
     }
 }

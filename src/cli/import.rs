@@ -18,10 +18,11 @@ use billstream::proto::report::{BulkCommit, BulkResult, CreateInvoiceRequest};
 use super::connection::Connection;
 use super::failure::{describe, violations, Failure, Result};
 use super::input::Input;
-use super::output::{print_totals, Cell, Format, FormatArgs};
+use super::output::{Cell, Format, FormatArgs};
 use super::progress::Progress;
 use super::retry::RetryArgs;
 use super::rows::{Column, Need, Rows};
+use super::totals::print_totals;
 use super::values::quoted;
 
 /// Creates the invoices of a csv or ndjson file, all of them or none

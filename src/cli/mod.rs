@@ -1,10 +1,11 @@
 //! The command line: flags to calls, rows to stdout, failures to exit codes.
 //!
 //! One file a command; what they share is in [`failure`] (messages and exit codes), [`settings`],
-//! [`connection`], [`filter`], [`input`] and [`rows`] (reading), [`output`] and [`invoices`]
-//! (writing), [`retry`], [`progress`] and [`values`].
+//! [`connection`], [`filter`], [`input`] and [`rows`] (reading), [`output`], [`invoices`]
+//! and [`totals`] (writing), [`retry`], [`progress`] and [`values`].
 
 mod connection;
+mod csv_rows;
 mod export;
 mod failure;
 mod filter;
@@ -13,6 +14,7 @@ mod import;
 mod input;
 mod invoices;
 mod list;
+mod ndjson_rows;
 mod output;
 mod progress;
 mod reconcile;
@@ -21,6 +23,7 @@ mod rows;
 mod serve;
 mod settings;
 mod summary;
+mod totals;
 mod values;
 
 use std::process::ExitCode;

@@ -1,13 +1,13 @@
 //! Rows of an input, csv or ndjson, with messages that name the line, the column, the value and
 //! what was expected.
 
-use std::fmt;
 use std::io::{self, BufRead, BufReader, Read};
 
 use protobuf::well_known_types::timestamp::Timestamp;
-use serde::de::{self, Deserializer, MapAccess, Visitor};
 
+use super::csv_rows::CsvRows;
 use super::failure::{Failure, Result};
+use super::ndjson_rows::NdjsonRows;
 use super::values;
 
 /// A column that an input may have.
@@ -32,7 +32,7 @@ impl Column {
 }
 
 /// The longest row in bytes. A longer one is most likely a quote without its end.
-const MAX_ROW_BYTES: u64 = 1 << 20;
+pub const MAX_ROW_BYTES: u64 = 1 << 20;
 
 /// Reads rows one after the other; the columns of the row at hand are asked for by name.
 pub struct Rows<R: Read> {
@@ -44,7 +44,7 @@ pub struct Rows<R: Read> {
 }
 
 enum Source<R: Read> {
-    Csv(Box<CsvRows<R>>),
+    Csv(Box<CsvRows<BufReader<R>>>),
     Ndjson(NdjsonRows<R>),
     /// An input without a byte that may be ndjson.
     Empty,
@@ -57,8 +57,11 @@ impl<R: Read> Rows<R> {
         let mut input = BufReader::with_capacity(64 << 10, input);
         let start = input.fill_buf().map_err(|error| Failure::io(name, error))?;
         match start.iter().find(|byte| !byte.is_ascii_whitespace()) {
-            Some(b'{') => rows.source = Source::Ndjson(NdjsonRows::new(input, columns.len())),
-            Some(_) => rows.source = Source::Csv(Box::new(rows.csv(input)?)),
+            Some(b'{') => rows.source = Source::Ndjson(NdjsonRows::new(input, columns)),
+            Some(_) => {
+                let csv = CsvRows::new(input, columns).map_err(|message| rows.bad(&message))?;
+                rows.source = Source::Csv(Box::new(csv));
+            }
             None if name.ends_with(".ndjson") || name.ends_with(".jsonl") => {}
             None => return Err(rows.bad("the input is empty; expected a csv header, or ndjson")),
         }
@@ -67,17 +70,12 @@ impl<R: Read> Rows<R> {
 
     /// Goes to the next row; false when there is none.
     pub fn advance(&mut self) -> Result<bool> {
-        match &mut self.source {
-            Source::Csv(csv) => match csv.advance(&mut self.line) {
-                Ok(more) => Ok(more),
-                Err(message) => Err(self.bad(&message)),
-            },
-            Source::Ndjson(ndjson) => match ndjson.advance(&mut self.line, self.columns) {
-                Ok(more) => Ok(more),
-                Err(message) => Err(self.bad(&message)),
-            },
+        let advanced = match &mut self.source {
+            Source::Csv(csv) => csv.advance(&mut self.line),
+            Source::Ndjson(ndjson) => ndjson.advance(&mut self.line),
             Source::Empty => Ok(false),
-        }
+        };
+        advanced.map_err(|message| self.bad(&message))
     }
 
     /// The line of the row at hand.
@@ -90,8 +88,7 @@ impl<R: Read> Rows<R> {
         let Source::Csv(csv) = &self.source else {
             return Vec::new();
         };
-        let present =
-            |i: &usize| csv.fields[*i].is_some() && self.columns[*i].need == Need::Ignored;
+        let present = |i: &usize| csv.has(*i) && self.columns[*i].need == Need::Ignored;
         (0..self.columns.len()).filter(present).map(|i| self.columns[i].name).collect()
     }
 
@@ -100,8 +97,8 @@ impl<R: Read> Rows<R> {
         let i = self.columns.iter().position(|known| known.name == column);
         let i = i.expect("a column of this input");
         let bytes = match &self.source {
-            Source::Csv(csv) => csv.fields[i].map_or(&b""[..], |field| csv.field(field)),
-            Source::Ndjson(ndjson) => ndjson.values[i].as_deref().unwrap_or("").as_bytes(),
+            Source::Csv(csv) => csv.value(i),
+            Source::Ndjson(ndjson) => ndjson.value(i),
             Source::Empty => b"",
         };
         std::str::from_utf8(bytes)
@@ -149,252 +146,14 @@ impl<R: Read> Rows<R> {
     pub fn bad(&self, message: &str) -> Failure {
         Failure::Usage(format!("{}:{}: {message}", self.name, self.line))
     }
-
-    fn csv(&self, input: BufReader<R>) -> Result<CsvRows<R>> {
-        // csv has a buffer of its own; this one only served the look at the first byte.
-        let mut reader = csv::ReaderBuilder::new()
-            .has_headers(false)
-            .flexible(true)
-            // With CR LF as the terminator a record would end at its CR, and lines be counted late.
-            .terminator(csv::Terminator::Any(b'\n'))
-            .buffer_capacity(64 << 10)
-            .from_reader(Guard { input, quotes: 0, bytes: 0, ended: false });
-        let mut header = csv::ByteRecord::new();
-        reader.read_byte_record(&mut header).map_err(|error| self.bad(&error.to_string()))?;
-        let crlf = header.as_slice().ends_with(b"\r");
-        if crlf {
-            header = header.iter().map(|name| name.strip_suffix(b"\r").unwrap_or(name)).collect();
-        }
-        let (fields, width) = (self.fields(&header)?, header.len());
-        Ok(CsvRows { reader, record: csv::ByteRecord::new(), fields, width, crlf })
-    }
-
-    /// Finds the columns in a csv header: for each column, which field it is.
-    fn fields(&self, header: &csv::ByteRecord) -> Result<Vec<Option<usize>>> {
-        let mut fields = vec![None; self.columns.len()];
-        let mut problems = Vec::new();
-        for (i, name) in header.iter().enumerate() {
-            match self.columns.iter().position(|column| column.name.as_bytes() == name) {
-                Some(known) if fields[known].is_none() => fields[known] = Some(i),
-                Some(known) => problems.push(format!("column {} twice", self.columns[known].name)),
-                None => problems.push(format!("unknown column {}", lossy(name))),
-            }
-        }
-        let found = self.columns.iter().zip(&fields);
-        let missing = found.filter(|(column, i)| column.need == Need::Required && i.is_none());
-        problems.extend(missing.map(|(column, _)| format!("no column {}", column.name)));
-        if problems.is_empty() {
-            return Ok(fields);
-        }
-        // A file that is no csv at all has one long unknown column, and every problem there is.
-        problems.truncate(4);
-        Err(self.bad(&format!(
-            "{}; expected the csv header {}",
-            problems.join("; "),
-            self.header()
-        )))
-    }
-
-    /// What a header may have, the optional columns in brackets.
-    fn header(&self) -> String {
-        let names = self.columns.iter().filter_map(|column| match column.need {
-            Need::Required => Some(column.name.to_owned()),
-            Need::Optional => Some(format!("[{}]", column.name)),
-            Need::Ignored => None,
-        });
-        names.collect::<Vec<_>>().join(",")
-    }
 }
 
-fn lossy(bytes: &[u8]) -> String {
-    values::quoted(&String::from_utf8_lossy(bytes))
-}
-
-struct CsvRows<R: Read> {
-    reader: csv::Reader<Guard<BufReader<R>>>,
-    record: csv::ByteRecord,
-    /// For each column, which field of a record it is.
-    fields: Vec<Option<usize>>,
-    /// Fields of the header, and so of each record.
-    width: usize,
-    /// Lines end in CR LF, as those of the header.
-    crlf: bool,
-}
-
-impl<R: Read> CsvRows<R> {
-    /// A field of the record at hand.
-    fn field(&self, i: usize) -> &[u8] {
-        let field = &self.record[i];
-        match i + 1 == self.record.len() && self.crlf {
-            true => field.strip_suffix(b"\r").unwrap_or(field),
-            false => field,
-        }
-    }
-
-    fn advance(&mut self, line: &mut u64) -> std::result::Result<bool, String> {
-        loop {
-            *line = self.reader.position().line();
-            self.reader.get_mut().bytes = 0;
-            let more = self.reader.read_byte_record(&mut self.record);
-            if !more.map_err(|error| error.to_string())? {
-                return Ok(false);
-            }
-            if self.record.len() > 1 || self.field(0) != b"" {
-                break;
-            }
-        }
-        // Where a record begins: blank lines before it are not of it, newlines in its fields are.
-        let newlines = self.record.as_slice().iter().filter(|&&byte| byte == b'\n').count() as u64;
-        let ended = self.reader.get_ref().ended;
-        *line = self.reader.position().line() - newlines - u64::from(!ended);
-        // Only the last record can lack the end of a quote, and then it ends with the input.
-        if ended && self.reader.get_ref().quotes % 2 == 1 {
-            return Err("a quoted field without its end: is the file cut?".to_owned());
-        }
-        match self.record.len() {
-            fields if fields == self.width => Ok(true),
-            fields => Err(format!(
-                "{fields} fields; expected {}, as in the header{}",
-                self.width,
-                if ended && fields < self.width { ": is the file cut?" } else { "" }
-            )),
-        }
-    }
-}
-
-/// Sees what the csv reader does not tell: a quote without its end, and a row without one.
-struct Guard<R> {
-    input: R,
-    /// Quotes seen. A quote inside a field is doubled, so the sum is even outside of fields.
-    quotes: u64,
-    /// Bytes read for the row at hand.
-    bytes: u64,
-    /// The end of the input was seen.
-    ended: bool,
-}
-
-impl<R: Read> Read for Guard<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if self.bytes > MAX_ROW_BYTES {
-            return Err(too_long());
-        }
-        let n = self.input.read(buffer)?;
-        self.quotes += buffer[..n].iter().filter(|&&byte| byte == b'"').count() as u64;
-        self.bytes += n as u64;
-        self.ended = n == 0;
-        Ok(n)
-    }
-}
-
-fn too_long() -> io::Error {
+/// Of a row past [`MAX_ROW_BYTES`].
+pub fn too_long() -> io::Error {
     io::Error::other(format!(
         "a row of more than {} KiB: does a quoted field lack its end?",
         MAX_ROW_BYTES >> 10
     ))
-}
-
-struct NdjsonRows<R: Read> {
-    input: BufReader<R>,
-    text: Vec<u8>,
-    /// For each column, its value in the row at hand.
-    values: Vec<Option<String>>,
-    lines: u64,
-}
-
-impl<R: Read> NdjsonRows<R> {
-    fn new(input: BufReader<R>, columns: usize) -> NdjsonRows<R> {
-        NdjsonRows { input, text: Vec::new(), values: vec![None; columns], lines: 0 }
-    }
-
-    fn advance(&mut self, line: &mut u64, columns: &[Column]) -> std::result::Result<bool, String> {
-        loop {
-            self.text.clear();
-            self.lines += 1;
-            *line = self.lines;
-            let mut limited = (&mut self.input).take(MAX_ROW_BYTES + 1);
-            limited.read_until(b'\n', &mut self.text).map_err(|error| error.to_string())?;
-            if self.text.is_empty() {
-                return Ok(false);
-            }
-            if self.text.len() as u64 > MAX_ROW_BYTES {
-                return Err(too_long().to_string());
-            }
-            if !self.text.trim_ascii().is_empty() {
-                break;
-            }
-        }
-        self.values.fill(None);
-        let mut json = serde_json::Deserializer::from_slice(&self.text);
-        json.deserialize_map(Object { columns, values: &mut self.values })
-            .and_then(|()| json.end())
-            .map_err(|error| self.explain(&error))?;
-        self.missing(columns)
-    }
-
-    /// A required member that is not there.
-    fn missing(&self, columns: &[Column]) -> std::result::Result<bool, String> {
-        let mut absent = columns.iter().zip(&self.values).filter(|(_, value)| value.is_none());
-        match absent.find(|(column, _)| column.need == Need::Required) {
-            Some((column, _)) => Err(format!("no column {} in this JSON object", column.name)),
-            None => Ok(true),
-        }
-    }
-
-    fn explain(&self, error: &serde_json::Error) -> String {
-        let text = error.to_string();
-        // Its line is always 1: that of the file goes before the message.
-        let text = text.split(" at line ").next().unwrap_or(&text);
-        match error.classify() {
-            serde_json::error::Category::Eof => {
-                format!("JSON without its end ({text}): is the file cut?")
-            }
-            serde_json::error::Category::Data => text.to_owned(),
-            _ => format!(
-                "expected a JSON object on one line: {text} at its column {}",
-                error.column()
-            ),
-        }
-    }
-}
-
-/// Reads a flat JSON object into `values`, as the texts that a csv would have.
-struct Object<'a> {
-    columns: &'a [Column],
-    values: &'a mut [Option<String>],
-}
-
-impl<'de> Visitor<'de> for Object<'_> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        f.write_str("a JSON object")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<(), A::Error> {
-        while let Some(name) = map.next_key::<String>()? {
-            let Some(i) = self.columns.iter().position(|column| column.name == name) else {
-                let known: Vec<_> = self.columns.iter().map(|column| column.name).collect();
-                let (name, known) = (values::quoted(&name), known.join(", "));
-                return Err(de::Error::custom(format!("unknown column {name}; expected {known}")));
-            };
-            let value: serde_json::Value = map.next_value()?;
-            let text = match value {
-                serde_json::Value::String(text) => text,
-                serde_json::Value::Number(number) if !number.is_f64() => number.to_string(),
-                serde_json::Value::Null => String::new(),
-                other => {
-                    let value = values::quoted(&other.to_string());
-                    let message =
-                        format!("column {name}: {value}: expected a string or a whole number");
-                    return Err(de::Error::custom(message));
-                }
-            };
-            if self.values[i].replace(text).is_some() {
-                return Err(de::Error::custom(format!("column {name} twice")));
-            }
-        }
-        Ok(())
-    }
 }
 
 #[cfg(test)]

@@ -8,7 +8,8 @@ use billstream::proto::report::SummaryRequest;
 use super::connection::Connection;
 use super::failure::Result;
 use super::filter::Scope;
-use super::output::{print_totals, Cell, Format, FormatArgs};
+use super::output::{Cell, Format, FormatArgs};
+use super::totals::print_totals;
 
 /// Prints counts and sums of invoices by currency
 ///

@@ -66,8 +66,10 @@ impl Server {
         let listen = resolve(&config.listen)?;
         let metrics = Arc::new(Metrics::default());
         let (store, store_thread) = Store::open(&config, &metrics)?;
-        let unary = Workers::start("billstream-unary", config.unary_workers, config.max_queued_unary)?;
-        let exports = Workers::start("billstream-export", config.export_workers, config.max_exports)?;
+        let unary =
+            Workers::start("billstream-unary", config.unary_workers, config.max_queued_unary)?;
+        let exports =
+            Workers::start("billstream-export", config.export_workers, config.max_exports)?;
         let shared = Arc::new(Shared {
             store,
             metrics,
@@ -86,7 +88,9 @@ impl Server {
             .map_err(|e| Error::Internal(format!("gRPC does not start: {e}")))?;
         let port = grpc
             .add_listening_port(listen.to_string(), ServerCredentials::insecure())
-            .map_err(|_| Error::Unavailable(format!("cannot listen on {listen}: {}", bind_error(listen))))?;
+            .map_err(|_| {
+                Error::Unavailable(format!("cannot listen on {listen}: {}", bind_error(listen)))
+            })?;
         grpc.start();
         let parts = Parts { grpc, env, threads_ended, exports, unary, store: store_thread };
         Ok(Server { addr: SocketAddr::new(listen.ip(), port), shared, parts: Some(parts) })
@@ -138,6 +142,7 @@ impl Server {
         // its receiver is gone.
         exports.stop();
         unary.stop();
+        self.shared.store.reader.close();
         store.stop();
         drop((grpc, env));
         let ended = threads_ended.recv_timeout(CANCEL_TIMEOUT);

@@ -9,6 +9,9 @@ use std::time::Duration;
 use crate::config::Config;
 use crate::error::{Error, Result};
 
+/// How many streams each connection has open, by its peer.
+type Connections = Arc<Mutex<HashMap<String, usize>>>;
+
 /// A kind of stream with a limit on how many are open.
 pub struct Limit {
     name: &'static str,
@@ -32,7 +35,7 @@ pub struct Limits {
     pub exports: Arc<Limit>,
     pub uploads: Arc<Limit>,
     pub reconciles: Arc<Limit>,
-    connections: Arc<Mutex<HashMap<String, usize>>>,
+    connections: Connections,
     max_streams_per_connection: usize,
     retry_delay: Duration,
 }
@@ -75,7 +78,7 @@ impl Limits {
 /// The place of one open stream.
 pub struct Permit {
     limit: Arc<Limit>,
-    connection: Option<(Arc<Mutex<HashMap<String, usize>>>, String)>,
+    connection: Option<(Connections, String)>,
 }
 
 impl Drop for Permit {

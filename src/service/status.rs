@@ -46,7 +46,8 @@ fn plain(code: RpcStatusCode, message: String) -> RpcStatus {
 fn with_detail(code: RpcStatusCode, message: String, detail: &impl MessageFull) -> RpcStatus {
     let status = Any::pack(detail).and_then(|detail| {
         let code = i32::from(code);
-        let status = Status { code, message: message.clone(), details: vec![detail], ..Status::default() };
+        let status =
+            Status { code, message: message.clone(), details: vec![detail], ..Status::default() };
         status.write_to_bytes()
     });
     // OK because these messages have no required fields, the one thing that fails to encode.
@@ -59,7 +60,10 @@ fn bad_request(violations: &[Violation]) -> BadRequest {
         description: violation.description.clone(),
         ..FieldViolation::default()
     };
-    BadRequest { field_violations: violations.iter().map(violation).collect(), ..BadRequest::default() }
+    BadRequest {
+        field_violations: violations.iter().map(violation).collect(),
+        ..BadRequest::default()
+    }
 }
 
 fn retry_info(delay: Duration) -> RetryInfo {

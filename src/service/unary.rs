@@ -24,8 +24,7 @@ pub fn get_summary(
     let limit = TimeLimit::of(shared, &ctx);
     answer(shared, ctx, sink, move |shared| {
         let filter = validate::summary(request.message("SummaryRequest")?)?;
-        let summary =
-            limit.read(shared, |conn| read::summary(conn, &filter))?;
+        let summary = limit.read(shared, |conn| read::summary(conn, &filter))?;
         summary_message(summary)
     });
 }

@@ -62,7 +62,12 @@ impl Checks {
     }
 
     /// The time of a field, or `absent` where it is not set.
-    fn time(&mut self, field: &str, value: &MessageField<ProtoTimestamp>, absent: Option<Timestamp>) -> Timestamp {
+    fn time(
+        &mut self,
+        field: &str,
+        value: &MessageField<ProtoTimestamp>,
+        absent: Option<Timestamp>,
+    ) -> Timestamp {
         let Some(value) = value.as_ref() else {
             return absent.unwrap_or_else(|| {
                 self.add(field, "is required");
@@ -103,7 +108,9 @@ impl Checks {
         for (i, status) in statuses.iter().enumerate() {
             match status.value() {
                 known @ 1..=5 => mask |= 1 << known,
-                other => self.add(&format!("statuses[{i}]"), format!("{other} is no invoice status")),
+                other => {
+                    self.add(&format!("statuses[{i}]"), format!("{other} is no invoice status"))
+                }
             }
         }
         mask

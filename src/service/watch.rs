@@ -51,7 +51,10 @@ impl Watch {
             let waits = [
                 (self.idle.left(self.idle_timeout), "idle_timeout_ms: the client sent nothing"),
                 (self.stall.left(self.stall_timeout), "stall_timeout_ms: the client took nothing"),
-                (self.max_age.saturating_sub(self.start.elapsed()), "max_stream_age_ms: the stream is too old"),
+                (
+                    self.max_age.saturating_sub(self.start.elapsed()),
+                    "max_stream_age_ms: the stream is too old",
+                ),
             ];
             // OK because the array is not empty.
             let (left, what) = waits.into_iter().min().expect("three waits");

@@ -123,7 +123,10 @@ fn explain(error: rusqlite::Error, i: usize, invoice_id: &str, invoice: &NewInvo
     if is_overflow(&error) {
         return Error::invalid(
             format!("requests[{i}].total_amount_cents"),
-            format!("{} is too much: the {} total would leave 64 bits", invoice.total_amount_cents, invoice.currency),
+            format!(
+                "{} is too much: the {} total would leave 64 bits",
+                invoice.total_amount_cents, invoice.currency
+            ),
         );
     }
     error.into()

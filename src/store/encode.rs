@@ -191,7 +191,14 @@ mod tests {
 
     fn edge() -> impl Strategy<Value = i64> {
         prop_oneof![
-            Just(0), Just(1), Just(127), Just(128), Just(i64::MAX), Just(i64::MIN), Just(-1), any::<i64>()
+            Just(0),
+            Just(1),
+            Just(127),
+            Just(128),
+            Just(i64::MAX),
+            Just(i64::MIN),
+            Just(-1),
+            any::<i64>()
         ]
     }
 
@@ -215,11 +222,20 @@ mod tests {
         let conn = Connection::open_in_memory().unwrap();
         let mut chunk = Chunk::default();
         for i in invoices {
-            let mut values = conn.prepare("SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10").unwrap();
+            let mut values =
+                conn.prepare("SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10").unwrap();
             let mut rows = values
                 .query(params![
-                    i.sequence, i.invoice_id, i.customer_id, i.total_amount_cents, i.currency,
-                    i.status.value(), i.paid_cents, i.issued_at.seconds, i.issued_at.nanos, i.memo
+                    i.sequence,
+                    i.invoice_id,
+                    i.customer_id,
+                    i.total_amount_cents,
+                    i.currency,
+                    i.status.value(),
+                    i.paid_cents,
+                    i.issued_at.seconds,
+                    i.issued_at.nanos,
+                    i.memo
                 ])
                 .unwrap();
             chunk.push(rows.next().unwrap().unwrap()).unwrap();

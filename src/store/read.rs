@@ -1,6 +1,7 @@
 //! Reading: a pool of read-only connections, and the queries of the unary calls.
 
 use std::path::Path;
+use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 use r2d2_sqlite::SqliteConnectionManager;
@@ -21,8 +22,11 @@ const PROGRESS_INSTRUCTIONS: i32 = 1000;
 /// Read-only access to the database, for threads that may block.
 #[derive(Clone)]
 pub struct Reader {
-    pool: r2d2::Pool<SqliteConnectionManager>,
+    /// `None` once it was closed.
+    pool: Arc<RwLock<Option<Pool>>>,
 }
+
+type Pool = r2d2::Pool<SqliteConnectionManager>;
 
 impl Reader {
     /// Opens all connections at once: `config.unary_workers + config.export_workers`, one for each
@@ -45,13 +49,25 @@ impl Reader {
             .error_handler(Box::new(r2d2::LoggingErrorHandler))
             .build(manager)
             .map_err(|e| Error::Unusable(format!("cannot read {}: {e}", path.display())))?;
-        Ok(Reader { pool })
+        Ok(Reader { pool: Arc::new(RwLock::new(Some(pool))) })
     }
 
     /// Connections that are checked out.
     pub fn connections_in_use(&self) -> u32 {
-        let state = self.pool.state();
-        state.connections - state.idle_connections
+        self.pool().map_or(0, |pool| {
+            let state = pool.state();
+            state.connections - state.idle_connections
+        })
+    }
+
+    /// Closes the connections, each as soon as it is given back. It is for the end of the server:
+    /// the writer then closes the last one, and SQLite removes its log.
+    pub fn close(&self) {
+        self.pool.write().unwrap_or_else(|e| e.into_inner()).take();
+    }
+
+    fn pool(&self) -> Option<Pool> {
+        self.pool.read().unwrap_or_else(|e| e.into_inner()).clone()
     }
 
     /// Runs `read` in one read transaction. Its statements fail with [`Error::Cancelled`] soon
@@ -61,8 +77,10 @@ impl Reader {
         unwanted: impl FnMut() -> bool + Send + 'static,
         read: impl FnOnce(&Connection) -> Result<T>,
     ) -> Result<T> {
-        let conn = self
-            .pool
+        let pool = self
+            .pool()
+            .ok_or_else(|| Error::Unavailable("the server is shutting down".to_owned()))?;
+        let conn = pool
             .get()
             .map_err(|e| Error::Unavailable(format!("no database connection is free: {e}")))?;
         conn.progress_handler(PROGRESS_INSTRUCTIONS, Some(unwanted))?;

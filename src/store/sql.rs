@@ -75,7 +75,8 @@ mod tests {
             assert!(documented(text, "Purpose: ").is_some(), "{name}: no purpose");
             assert!(documented(text, "Parameters: ").is_some(), "{name}: no parameters");
             let plan = plan(&conn, text);
-            let reads = statement(text).starts_with("SELECT") || statement(text).starts_with("UPDATE");
+            let reads =
+                statement(text).starts_with("SELECT") || statement(text).starts_with("UPDATE");
             match documented(text, "Index: ") {
                 Some(index) => assert!(plan.contains(index), "{name}: {index:?} is not in\n{plan}"),
                 None => assert!(!reads, "{name}: reads, and names no index"),

@@ -56,7 +56,8 @@ impl Staged {
             file.write_all(&self.memory)
         };
         write().map_err(|e| {
-            let full = matches!(e.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
+            let full =
+                matches!(e.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
             let why = if full { "the disk is full".to_owned() } else { e.to_string() };
             Error::Unavailable(format!("cannot keep the upload: {why}"))
         })?;
@@ -65,7 +66,10 @@ impl Staged {
     }
 
     /// Gives each invoice to `each`, in order, from the first. Blocks.
-    pub fn for_each(&mut self, mut each: impl FnMut(usize, NewInvoice<'_>) -> Result<()>) -> Result<()> {
+    pub fn for_each(
+        &mut self,
+        mut each: impl FnMut(usize, NewInvoice<'_>) -> Result<()>,
+    ) -> Result<()> {
         let mut input: Box<dyn Read> = match &mut self.file {
             Some(file) => {
                 file.rewind().map_err(unreadable)?;
@@ -117,7 +121,8 @@ mod tests {
     type Fields = (String, String, i64, String, (i64, i32), String);
 
     fn invoice(fields: &Fields) -> NewInvoice<'_> {
-        let (invoice_id, customer_id, total_amount_cents, currency, (seconds, nanos), memo) = fields;
+        let (invoice_id, customer_id, total_amount_cents, currency, (seconds, nanos), memo) =
+            fields;
         NewInvoice {
             invoice_id,
             customer_id,

@@ -47,9 +47,10 @@ impl Writer {
         let job = Box::new(Task { work, result: Err(Error::Cancelled), reply });
         match self.jobs.try_send(job) {
             Ok(()) => Ok(result),
-            Err(e) if e.is_full() => {
-                Err(Error::Exhausted { message: "too many writes wait".to_owned(), retry_after: None })
-            }
+            Err(e) if e.is_full() => Err(Error::Exhausted {
+                message: "too many writes wait".to_owned(),
+                retry_after: None,
+            }),
             Err(_) => Err(Error::Unavailable("the server is shutting down".to_owned())),
         }
     }
@@ -93,7 +94,10 @@ impl<T: Send, F: FnMut(&Connection, IsUnwanted<'_>) -> Result<T> + Send> Job for
     }
 }
 
-fn reply_to<T>(reply: oneshot::Sender<Result<T>>, result: Result<T>) -> std::result::Result<(), ()> {
+fn reply_to<T>(
+    reply: oneshot::Sender<Result<T>>,
+    result: Result<T>,
+) -> std::result::Result<(), ()> {
     reply.send(result).map_err(|_| ())
 }
 

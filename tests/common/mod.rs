@@ -61,7 +61,8 @@ impl TestServer {
     /// carries, which on loopback is megabytes.
     pub fn slow_client(&self) -> Client {
         let env = Arc::new(EnvBuilder::new().cq_count(1).build());
-        let builder = ChannelBuilder::new(env).http2_bdp_probe(false).use_local_subchannel_pool(true);
+        let builder =
+            ChannelBuilder::new(env).http2_bdp_probe(false).use_local_subchannel_pool(true);
         Client::with_channel(builder.connect(&self.addr()))
     }
 
@@ -104,7 +105,10 @@ pub fn database(rows: u64) -> PathBuf {
         let db = dir.join(format!("invoices-{rows}-{}.new", std::process::id()));
         let _ = std::fs::remove_file(&db);
         let listen = "127.0.0.1:0".to_owned();
-        Server::start(Config { db: db.clone(), listen, ..Config::default() }).unwrap().shutdown().unwrap();
+        Server::start(Config { db: db.clone(), listen, ..Config::default() })
+            .unwrap()
+            .shutdown()
+            .unwrap();
         let conn = rusqlite::Connection::open(&db).unwrap();
         conn.execute_batch(&format!(
             "PRAGMA synchronous = off;
@@ -209,7 +213,11 @@ pub fn status<T: std::fmt::Debug>(result: grpcio::Result<T>) -> RpcStatus {
 }
 
 /// Asserts the code and that the message contains `text`.
-pub fn assert_status<T: std::fmt::Debug>(result: grpcio::Result<T>, code: RpcStatusCode, text: &str) -> RpcStatus {
+pub fn assert_status<T: std::fmt::Debug>(
+    result: grpcio::Result<T>,
+    code: RpcStatusCode,
+    text: &str,
+) -> RpcStatus {
     let status = status(result);
     assert_eq!(status.code(), code, "{status:?}");
     assert!(status.message().contains(text), "{text:?} is not in {:?}", status.message());

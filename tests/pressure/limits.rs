@@ -35,7 +35,7 @@ fn assert_refused<T: std::fmt::Debug>(result: grpcio::Result<T>, text: &str) {
 
 /// An export that is under way, and stands still.
 fn held_export(client: &Client) -> ClientSStreamReceiver<Invoice> {
-    let mut rows = client.export_invoices(&ExportRequest::new(), options()).unwrap();
+    let mut rows = client.export_invoices(&ExportRequest::new(), CallOption::default()).unwrap();
     block_on(rows.next()).unwrap().unwrap();
     rows
 }
@@ -43,7 +43,7 @@ fn held_export(client: &Client) -> ClientSStreamReceiver<Invoice> {
 type Upload = (ClientCStreamSender<CreateInvoiceRequest>, ClientCStreamReceiver<BulkResult>);
 
 fn held_upload(client: &Client, invoice_id: &str) -> Upload {
-    let (mut sink, result) = client.bulk_create(options()).unwrap();
+    let (mut sink, result) = client.bulk_create(CallOption::default()).unwrap();
     block_on(sink.send((invoice(invoice_id, 1), WriteFlags::default()))).unwrap();
     (sink, result)
 }
@@ -51,7 +51,7 @@ fn held_upload(client: &Client, invoice_id: &str) -> Upload {
 type Reconcile = (ClientDuplexSender<ReconcileEvent>, ClientDuplexReceiver<ReconcileAck>);
 
 fn held_reconcile(client: &Client) -> Reconcile {
-    let (mut sink, mut acks) = client.reconcile(options()).unwrap();
+    let (mut sink, mut acks) = client.reconcile(CallOption::default()).unwrap();
     block_on(sink.send((event("e", "nothing", 1), WriteFlags::default()))).unwrap();
     block_on(acks.next()).unwrap().unwrap();
     (sink, acks)

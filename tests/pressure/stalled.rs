@@ -37,8 +37,7 @@ impl Export {
         let (after, rows) =
             if is_whole { (0, ROWS) } else { (i as i64 * 500, 5000 + i as i64 * 37 % 3000) };
         let max_rows = if is_whole { 0 } else { rows };
-        let request =
-            ExportRequest { after_sequence: after, max_rows, ..ExportRequest::default() };
+        let request = ExportRequest { after_sequence: after, max_rows, ..ExportRequest::default() };
         let options = CallOption::default();
         let stream = if i % 4 == 0 {
             Stream::Rows(client.export_invoices(&request, options).unwrap())
@@ -105,9 +104,11 @@ fn a_thousand_stalled_exports_cost_memory_alone_and_read_on() {
     let fresh = Client::new(&server.addr);
     // One of each rpc, so that what is started once is there.
     summary(&fresh);
-    block_on(async { while Export::open(&fresh, 4).read().await {
-        break;
-    } });
+    block_on(async {
+        while Export::open(&fresh, 4).read().await {
+            break;
+        }
+    });
     let (memory, threads) = (server.rss_mib(), server.threads());
 
     let clients = slow_clients(&server.addr, CONNECTIONS);
@@ -116,9 +117,10 @@ fn a_thousand_stalled_exports_cost_memory_alone_and_read_on() {
     println!("{EXPORTS} exports stalled after {:?}", start.elapsed());
     log_is_emptied(&server, &fresh);
     let grown = server.rss_mib().saturating_sub(memory);
-    println!("memory: {memory} MiB and {grown} more; threads: {threads}, now {}", server.threads());
+    let now = server.threads();
+    println!("memory: {memory} MiB and {grown} more; threads: {}, now {}", threads.len(), now.len());
     assert!(grown < 256, "{grown} MiB");
-    assert_eq!(server.threads(), threads);
+    assert!(now.len() <= threads.len(), "before {threads:?}, now {now:?}");
     summaries_are_quick(&fresh);
     let start = Instant::now();
     assert_eq!(block_on(Export::open(&fresh, 7).read_on()), ROWS);
@@ -132,7 +134,7 @@ fn a_thousand_stalled_exports_cost_memory_alone_and_read_on() {
 
 /// Writes, and has another process's connection empty the log, which needs a moment with no reader.
 fn log_is_emptied(server: &Process, client: &Client) {
-    let last: Instant = Instant::now();
+    let start = Instant::now();
     let invoices = (0..1000).map(|i| invoice(&format!("new-{i}"), 1));
     assert_eq!(upload(client, invoices).unwrap().created_count, 1000);
     let wal = server.db.with_extension("db-wal");
@@ -144,7 +146,7 @@ fn log_is_emptied(server: &Process, client: &Client) {
         is_busy == Ok(0)
     });
     assert_eq!(wal.metadata().unwrap().len(), 0);
-    println!("written and emptied the log within {:?}", last.elapsed());
+    println!("written and emptied the log within {:?}", start.elapsed());
 }
 
 fn summaries_are_quick(client: &Client) {
@@ -170,8 +172,9 @@ fn a_thousand_stalled_exports_hold_no_connection() {
     let exports = stalled(&clients);
     let start = Instant::now();
     let free = || server.get().connections_in_use() == 0;
-    within(Duration::from_secs(1), "no connection is in use", free);
+    eventually("no connection is in use", free);
     println!("no connection in use after {:?}", start.elapsed());
+    let within_a_second = start.elapsed() < Duration::from_secs(1);
     assert_eq!(server.get().streams_open(), EXPORTS);
     let metrics = server.get().metrics();
     println!(
@@ -183,4 +186,5 @@ fn a_thousand_stalled_exports_hold_no_connection() {
     drop(exports);
     eventually("the streams are closed", || server.get().streams_open() == 0);
     assert_eq!(server.get().connections_in_use(), 0);
+    assert!(within_a_second);
 }

@@ -48,8 +48,15 @@ impl Process {
         self.status("VmRSS:") / 1024
     }
 
-    pub fn threads(&self) -> u64 {
-        self.status("Threads:")
+    /// The names of its threads, in order.
+    pub fn threads(&self) -> Vec<String> {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.child.id())).unwrap();
+        // One that ends meanwhile has no name any more.
+        let name = |task: std::fs::DirEntry| std::fs::read_to_string(task.path().join("comm")).ok();
+        let names = tasks.filter_map(|task| name(task.unwrap()));
+        let mut names: Vec<_> = names.map(|name| name.trim().to_owned()).collect();
+        names.sort();
+        names
     }
 
     /// A number of /proc/PID/status.

@@ -1,7 +1,7 @@
 //! BulkCreate.
 
-use billstream::proto::report::CreateInvoiceRequest;
 use billstream::proto::error_details::{BadRequest, Status};
+use billstream::proto::report::CreateInvoiceRequest;
 use billstream::Config;
 use futures::executor::block_on;
 use futures::SinkExt;
@@ -41,7 +41,11 @@ fn an_id_is_assigned_where_none_was_given() {
     upload(&server.client(), [invoice("", 1), invoice("", 1)]).unwrap();
     let distinct: i64 = server
         .sql()
-        .query_row("SELECT count(DISTINCT invoice_id) FROM invoices WHERE invoice_id <> ''", [], |row| row.get(0))
+        .query_row(
+            "SELECT count(DISTINCT invoice_id) FROM invoices WHERE invoice_id <> ''",
+            [],
+            |row| row.get(0),
+        )
         .unwrap();
     assert_eq!(distinct, 2);
 }
@@ -52,7 +56,8 @@ fn an_upload_larger_than_memory_waits_on_disk() {
     let server = TestServer::start(config);
     let result = upload(&server.client(), (0..5000).map(|i| invoice(&format!("i{i}"), 1))).unwrap();
     assert_eq!((result.created_count, result.total_cents), (5000, Some(5000)));
-    let left: Vec<_> = std::fs::read_dir(server.dir.path()).unwrap().map(|f| f.unwrap().file_name()).collect();
+    let left: Vec<_> =
+        std::fs::read_dir(server.dir.path()).unwrap().map(|f| f.unwrap().file_name()).collect();
     assert!(left.iter().all(|name| name.to_str().unwrap().starts_with("bills.db")), "{left:?}");
 }
 
@@ -165,7 +170,11 @@ fn limits_refuse_an_upload_whole() {
 
     let config = Config { max_upload_bytes: 200, ..Config::default() };
     let server = TestServer::start(config);
-    assert_status(upload(&server.client(), rows(40)), RpcStatusCode::RESOURCE_EXHAUSTED, "max_upload_bytes");
+    assert_status(
+        upload(&server.client(), rows(40)),
+        RpcStatusCode::RESOURCE_EXHAUSTED,
+        "max_upload_bytes",
+    );
     assert_eq!(summary(&server.client()).invoice_count, 0);
 }
 

@@ -127,9 +127,12 @@ fn a_client_that_goes_away_gives_the_connection_back() {
     let mut slowest = Duration::ZERO;
     let tries = std::env::var("BILLSTREAM_TEST_ABANDONED").map_or(100, |n| n.parse().unwrap());
     for i in 0..tries {
-        let mut stream = client.export_invoices(&ExportRequest::new(), CallOption::default()).unwrap();
+        let mut stream =
+            client.export_invoices(&ExportRequest::new(), CallOption::default()).unwrap();
         // A different moment in the export each time.
-        block_on((&mut stream).take(1 + i * 37 % 5000).for_each(|row| async { drop(row.unwrap()) }));
+        block_on(
+            (&mut stream).take(1 + i * 37 % 5000).for_each(|row| async { drop(row.unwrap()) }),
+        );
         drop(stream);
         let gone = Instant::now();
         within(Duration::from_millis(100), "the connection is back", || {

@@ -1,7 +1,7 @@
 //! ListInvoices.
 
-use billstream::proto::report::{Invoice, InvoiceStatus, ListInvoicesRequest};
 use billstream::client::Client;
+use billstream::proto::report::{Invoice, InvoiceStatus, ListInvoicesRequest};
 use billstream::Config;
 use grpcio::{CallOption, RpcStatusCode};
 use proptest::prelude::*;
@@ -25,7 +25,8 @@ fn pages(client: &Client, request: &ListInvoicesRequest) -> Vec<Vec<Invoice>> {
 fn pages_give_every_invoice_once_in_order() {
     let server = TestServer::with_copy(&database(10_000), Config::default());
     let client = server.client();
-    let config = ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() };
+    let config =
+        ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() };
     proptest!(config, |(page_size in 1..3000i32, customer in prop::option::of(0..100i64))| {
         let request = ListInvoicesRequest {
             page_size,

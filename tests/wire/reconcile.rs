@@ -113,7 +113,10 @@ fn acks_come_while_the_input_is_open() {
             let ack = acks.next().await.unwrap().unwrap();
             assert_eq!(ack.event_id, format!("e{i}"));
             // On disk before it was acknowledged, as another connection sees.
-            let paid: i64 = server.sql().query_row("SELECT paid_cents FROM invoices", [], |row| row.get(0)).unwrap();
+            let paid: i64 = server
+                .sql()
+                .query_row("SELECT paid_cents FROM invoices", [], |row| row.get(0))
+                .unwrap();
             assert_eq!(paid, i + 1);
         }
         sink.close().await.unwrap();

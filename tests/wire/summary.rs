@@ -72,7 +72,8 @@ fn malformed_fields_are_named() {
         ..SummaryRequest::default()
     };
     let call = |request| server.client().get_summary(&request, CallOption::default());
-    let status = assert_status(call(request.clone()), RpcStatusCode::INVALID_ARGUMENT, "issued_from");
+    let status =
+        assert_status(call(request.clone()), RpcStatusCode::INVALID_ARGUMENT, "issued_from");
     assert!(status.message().contains("customer_id: has 129 bytes"), "{status:?}");
     request.customer_id.clear();
     request.issued_until = time(i64::MAX);

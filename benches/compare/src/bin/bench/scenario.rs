@@ -83,6 +83,7 @@ pub enum Load {
     Guarded,
     Tonic { batched: bool },
     Grpcio { batched: bool },
+    GrpcioReconcile,
     Idle,
 }
 
@@ -90,6 +91,8 @@ const SCAN: (&str, LimitKind) = ("limit: scan and encode", LimitKind::Scan);
 const INSERTS: (&str, LimitKind) = ("limit: SQLite inserts", LimitKind::Inserts);
 const COMMITS: (&str, LimitKind) = ("limit: durable commits", LimitKind::Commits);
 const SYNCS: (&str, LimitKind) = ("limit: fdatasync", LimitKind::Syncs);
+
+const EVENT_COLUMNS: &str = "event_id,invoice_id,amount_cents,currency,received_at,reference\n";
 
 /// Every table of the report, in its order.
 pub const SCENARIOS: &[Scenario] = &[
@@ -120,6 +123,7 @@ pub const SCENARIOS: &[Scenario] = &[
     table("tonic client, batches", "rows", "-", Load::Tonic { batched: true }, &[]),
     table("grpcio client, rows", "rows", "-", Load::Grpcio { batched: false }, &[]),
     table("grpcio client, batches", "rows", "-", Load::Grpcio { batched: true }, &[]),
+    table("grpcio client, reconcile", "acks", "-", Load::GrpcioReconcile, &[]),
     table("Idle", "start-ups", "start to first answer", Load::Idle, &[]),
 ];
 
@@ -222,8 +226,14 @@ impl Bench {
     }
 
     fn serve(&self, load: Load, program: &Program) -> Result<Sample, String> {
-        let writes =
-            matches!(load, Load::BulkCreate | Load::Uploaders | Load::Reconcile | Load::Pipeline);
+        let writes = matches!(
+            load,
+            Load::BulkCreate
+                | Load::Uploaders
+                | Load::Reconcile
+                | Load::Pipeline
+                | Load::GrpcioReconcile
+        );
         let db = match writes {
             true => self.data.copy(self.scale.write_base),
             false => self.data.base(self.scale.read_base),
@@ -261,7 +271,7 @@ impl Bench {
             Load::Unary(call, callers) => load::unary(address, call(), callers, short).await?,
             Load::BulkCreate | Load::Uploaders => load::bulk_create(address, 100).await?,
             Load::Reconcile => load::reconcile(address, 64, short).await?,
-            Load::Pipeline => load::pipeline(address, 100).await?,
+            Load::Pipeline | Load::GrpcioReconcile => load::pipeline(address, 100).await?,
             Load::OpenLoop | Load::BesideExports => {
                 load::unary(address, Unary::summary(), 1, short).await?
             }
@@ -277,7 +287,8 @@ impl Bench {
         let scale = &self.scale;
         match load {
             Load::Tonic { batched } => return tonic_client(address, batched, scale.client_rows),
-            Load::Grpcio { batched } => return self.grpcio_client(address, batched),
+            Load::Grpcio { batched } => return self.grpcio_export(address, batched),
+            Load::GrpcioReconcile => return self.grpcio_reconcile(address),
             Load::Guarded => return Ok(self.guarded(address)),
             _ => {}
         }
@@ -319,20 +330,51 @@ impl Bench {
         sum.lasted(start)
     }
 
-    /// billstream's own command line as a client, from its start to its end.
-    fn grpcio_client(&self, address: SocketAddr, batched: bool) -> Result<Outcome, Failure> {
-        let mut command = Command::new(&self.data.billstream);
+    fn grpcio_export(&self, address: SocketAddr, batched: bool) -> Result<Outcome, Failure> {
         let rows = self.scale.client_rows;
-        command.args(["export", "--addr", &address.to_string(), "--max-rows", &rows.to_string()]);
-        if batched {
-            command.arg("--batched");
-        }
+        let rows_text = rows.to_string();
+        let mut arguments = vec!["export", "--max-rows", &rows_text];
+        arguments.extend(batched.then_some("--batched"));
+        self.command_line(address, &arguments, rows as u64)
+    }
+
+    /// Payments of one cent, sent as fast as the C core sends messages: each in a frame of its own.
+    fn grpcio_reconcile(&self, address: SocketAddr) -> Result<Outcome, Failure> {
+        let fail = |message: String| Failure { code: None, message };
+        let path = self.data.directory.join("events.csv");
+        let write = || -> crate::data::Result<()> {
+            let mut csv = String::from(EVENT_COLUMNS);
+            let targets = crate::data::ids(&self.data.base(self.scale.write_base)?, 1000)?;
+            for n in 0..self.scale.events {
+                let (invoice_id, currency, _) = &targets[n % targets.len()];
+                csv += &format!("event-{n},{invoice_id},1,{currency},2024-01-01T00:00:00Z,\n");
+            }
+            Ok(std::fs::write(&path, csv)?)
+        };
+        write().map_err(|error| fail(error.to_string()))?;
+        let path = path.to_string_lossy();
+        self.command_line(address, &["reconcile", &path], self.scale.events as u64)
+    }
+
+    /// billstream's own command line as a client, from its start to its end.
+    fn command_line(
+        &self,
+        address: SocketAddr,
+        arguments: &[&str],
+        operations: u64,
+    ) -> Result<Outcome, Failure> {
+        let mut command = Command::new(&self.data.billstream);
+        command.args(arguments).args(["--addr", &address.to_string()]);
         let start = Instant::now();
-        let status = command.stdout(Stdio::null()).stderr(Stdio::null()).status();
-        if !status.as_ref().is_ok_and(|status| status.success()) {
-            return Err(Failure { code: None, message: format!("export ended with {status:?}") });
-        }
-        Ok(Outcome { operations: rows as u64, ..Outcome::default() }.lasted(start))
+        let output = command.stdout(Stdio::null()).stderr(Stdio::piped()).output();
+        let error = match output {
+            Ok(output) if output.status.success() => {
+                return Ok(Outcome { operations, ..Outcome::default() }.lasted(start));
+            }
+            Ok(output) => String::from_utf8_lossy(&output.stderr).trim().replace('\n', " "),
+            Err(error) => error.to_string(),
+        };
+        Err(Failure { code: None, message: error })
     }
 }
 

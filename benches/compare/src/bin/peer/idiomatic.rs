@@ -161,6 +161,7 @@ impl ReportService for Idiomatic {
             upload.push(message)?;
         }
         let upload = upload.finish(required)?;
+        crate::settle().await;
         let result = blocking(&self.writer, move |connection| {
             let transaction = store::begin(connection)?;
             let result = store::create(&transaction, &upload.invoices, upload.commit.as_ref())?;

@@ -67,8 +67,10 @@ pub fn serve(db: PathBuf, address: &str) -> Result<(), Box<dyn Error>> {
     runtime.block_on(async {
         let incoming = crate::listen(address).await?;
         Server::builder()
-            .initial_stream_window_size(1 << 20)
-            .initial_connection_window_size(4 << 20)
+            // h2 ends a connection with many small frames unread, and allows more of them the larger
+            // its window is: with these, one stream of small events cannot reach that.
+            .initial_stream_window_size(512 << 10)
+            .initial_connection_window_size(8 << 20)
             .max_frame_size(64 << 10)
             .max_concurrent_streams(2048)
             .http2_keepalive_interval(Some(Duration::from_secs(60)))
@@ -290,6 +292,7 @@ impl ReportService for Tuned {
             upload.push(message)?;
         }
         let upload = upload.finish(required)?;
+        crate::settle().await;
         let answer = self.writer.submit(move |connection| {
             store::create(connection, &upload.invoices, upload.commit.as_ref())
         })?;
