@@ -20,7 +20,9 @@ use crate::proto::{
 /// A connection to a server. Unary calls block; streams are futures' `Stream`s and `Sink`s, to be
 /// driven by any executor (`futures::executor::block_on` will do).
 ///
-/// It connects at the first call, and again after the connection was lost.
+/// It connects at the first call, and again after the connection was lost. Keep it for as long as its
+/// streams: they run on its thread. (grpcio drops a message that arrives together with an error: to
+/// resume an export, count on the last `sequence` received, not on the cursor in the status.)
 #[derive(Clone)]
 pub struct Client {
     inner: grpcio::Client,
@@ -38,6 +40,9 @@ impl Client {
         let builder = ChannelBuilder::new(env)
             .max_reconnect_backoff(Duration::from_secs(2))
             .initial_reconnect_backoff(Duration::from_millis(100))
+            // Finds a server that went away without a word.
+            .keepalive_time(Duration::from_secs(30))
+            .keepalive_timeout(Duration::from_secs(10))
             // Clients of one address would otherwise share a connection.
             .use_local_subchannel_pool(true)
             .max_receive_message_len(-1);

@@ -187,10 +187,6 @@ impl Server {
         run(&at(args, &self.addr))
     }
 
-    fn start_client(&self, args: &[&str]) -> Process {
-        Process::start(billstream(&at(args, &self.addr)))
-    }
-
     fn summary(&self) -> String {
         self.run(&["summary", "--format", "ndjson"]).ok()
     }

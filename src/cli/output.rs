@@ -157,14 +157,14 @@ impl<W: Write> RowWriter<W> {
             // A column of numbers has its name above its last digit.
             let align = |i: usize| page.first().map_or(Align::Left, |row| row[i].1);
             let names = self.columns.iter().enumerate();
-            let header = names.map(|(i, name)| (name.to_string(), align(i))).collect();
+            let header: Vec<_> = names.map(|(i, name)| (name.to_string(), align(i))).collect();
             print_line(out, &header, widths)?;
         }
         page.drain(..).try_for_each(|row| print_line(out, &row, widths))
     }
 }
 
-fn print_line(out: &mut impl Write, row: &Vec<(String, Align)>, widths: &[usize]) -> Result<()> {
+fn print_line(out: &mut impl Write, row: &[(String, Align)], widths: &[usize]) -> Result<()> {
     let mut line = String::new();
     for ((text, align), &width) in row.iter().zip(widths) {
         let padding = width.saturating_sub(text.chars().count());

@@ -60,6 +60,7 @@ impl Args for Settings {
         let file = Arg::new("config")
             .long("config")
             .env("BILLSTREAM_CONFIG")
+            .hide_env_values(true)
             .value_name("FILE")
             .value_parser(clap::value_parser!(PathBuf))
             .help("A TOML file with settings: the names of the flags, with _ for -");
@@ -69,6 +70,7 @@ impl Args for Settings {
             Arg::new(setting.name)
                 .long(flag(setting.name))
                 .env(variable(setting.name))
+                .hide_env_values(true)
                 .value_name(if default.is_integer() { "N" } else { "VALUE" })
                 .allow_negative_numbers(true)
                 .help(format!("{} [default: {default}]", doc.join(" ").trim_end_matches('.')))

@@ -124,7 +124,7 @@ fn uploads_past_the_limit_are_refused_until_one_ends() {
     }
     block_on(export_one(&client)).unwrap();
     let (mut sink, result) = held.pop().unwrap();
-    block_on(sink.close()).unwrap();
+    let _ = block_on(sink.close());
     assert_eq!(block_on(result).unwrap().created_count, 1);
     eventually("there is room", || upload_one(&client, "c").is_ok());
     assert_eq!(summary(&client).invoice_count, 10_002);
@@ -139,7 +139,8 @@ fn reconciles_past_the_limit_are_refused_until_one_ends() {
         assert_refused(result, "max_reconciles of 2 are open");
     }
     let (mut sink, acks) = held.pop().unwrap();
-    block_on(sink.close()).unwrap();
+    // The call may be over before the half-close is through, which grpcio makes an error of.
+    let _ = block_on(sink.close());
     assert!(collect(acks).1.is_none());
     eventually("there is room", || block_on(reconcile_one(&client)).is_ok());
 }

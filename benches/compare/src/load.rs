@@ -199,6 +199,7 @@ pub async fn open_loop(
 }
 
 /// The open loop while `exports` run, each on a connection of its own and begun again at its end.
+/// They have a thread of their own, so that the calls do not wait for this program.
 pub async fn beside_exports(
     address: SocketAddr,
     call: Unary,
@@ -206,24 +207,33 @@ pub async fn beside_exports(
     per_second: u32,
     duration: Duration,
 ) -> Result<Outcome> {
-    let mut background = JoinSet::new();
-    for _ in 0..exports {
-        background.spawn(async move {
-            loop {
-                // A failed export is begun again too: what counts here is the unary calls.
-                if let Err(failure) = export(address, false, 0).await {
-                    eprintln!("export in the background: {}", failure.message);
-                }
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let background = std::thread::spawn(move || {
+        run(async {
+            let mut tasks = JoinSet::new();
+            for _ in 0..exports {
+                tasks.spawn(async move { while export(address, false, 0).await.is_ok() {} });
             }
-        });
-    }
+            // It ends when the other end is dropped.
+            let _ = stopped.await;
+            // None of them ends by itself, unless it failed.
+            tasks.try_join_next().is_none()
+        })
+    });
     // Until all of them flow.
     tokio::time::sleep(Duration::from_millis(200)).await;
-    open_loop(address, call, per_second, duration).await
+    let outcome = open_loop(address, call, per_second, duration).await;
+    drop(stop);
+    // OK because a panic of a thread is a fault of this program.
+    match background.join().expect("a load does not panic") {
+        true => outcome,
+        false => Err(Failure { code: None, message: "an export beside it failed".to_owned() }),
+    }
 }
 
 /// Opens exports, reads the first row of each and then nothing more. They hang as long as the
-/// calls are kept. The second part is the number of exports that gave no row in time.
+/// calls are kept, each with a window of 64 KiB that is full. The second part is the number of
+/// exports that gave no row in time.
 pub async fn stall(
     address: SocketAddr,
     exports: usize,
@@ -231,7 +241,7 @@ pub async fn stall(
     let mut tasks = JoinSet::new();
     for _ in 0..exports {
         tasks.spawn(async move {
-            let connection = Connection::open(address, Guard::Raised).await?;
+            let connection = Connection::open(address, Guard::Default).await?;
             let mut call = open_export(&connection, false, 0).await?;
             let row = timeout(FIRST_ROW, call.responses.frame()).await;
             Ok(((connection, call), row.is_ok()))

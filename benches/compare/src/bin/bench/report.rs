@@ -5,7 +5,7 @@ use std::fmt::Write;
 use serde_json::{json, Value};
 
 use crate::growth::Growth;
-use crate::scenario::{Sample, Scenario};
+use crate::scenario::{Load, Sample, Scenario};
 use crate::{BILLSTREAM, CEILING, IDIOMATIC, TUNED};
 
 /// One subject of a table, with a sample a round.
@@ -272,7 +272,10 @@ impl Promise {
 fn markdown_table(table: &Table) -> String {
     let Scenario { name, unit, latency_of, .. } = table.scenario;
     let mut text = format!("\n## {name}\n\nOperation: {unit}. Latency of: {latency_of}.\n\n");
-    text += "| | a second | server CPU an operation | p50 | p99 | p99.9 | peak memory | threads \
+    let count = matches!(table.scenario.load, Load::Stalled | Load::Guarded);
+    let rate = if count { "count" } else { "a second" };
+    text += &format!("| | {rate} ");
+    text += "| server CPU an operation | p50 | p99 | p99.9 | peak memory | threads \
              | bytes an operation | bytes a frame (small) |\n";
     text += "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|\n";
     for row in &table.rows {
