@@ -41,7 +41,8 @@ settings! {
     db: PathBuf = PathBuf::from("billstream.db");
     /// HOST:PORT to listen on; port 0 takes a free one.
     listen: String = "127.0.0.1:50051".to_owned();
-    /// Threads that move bytes for gRPC. None of them ever blocks.
+    /// Threads that move bytes for gRPC. None of them waits for a lock or a queue; each has a database
+    /// connection for the small reads of `inline_rows`.
     cq_threads: usize = 2;
     /// The largest request message in bytes; a larger one is RESOURCE_EXHAUSTED.
     max_message_bytes: usize = 4 << 20;
@@ -52,6 +53,9 @@ settings! {
     unary_workers: usize = 2;
     /// Unary calls that may wait for a thread; a further one is RESOURCE_EXHAUSTED, with RetryInfo.
     max_queued_unary: usize = 256;
+    /// The largest page in invoices that is read on a thread of `cq_threads`, as totals without dates are
+    /// too: it takes less time than handing it to another thread. 0: only the totals.
+    inline_rows: usize = 100;
     /// The longest a unary query may run, in milliseconds; then it is DEADLINE_EXCEEDED.
     unary_timeout_ms: u64 = 30_000;
     /// The most invoices on a page of ListInvoices; a larger page_size gives this many.

@@ -24,13 +24,14 @@ const PROGRESS_INSTRUCTIONS: i32 = 1000;
 pub struct Reader {
     /// `None` once it was closed.
     pool: Arc<RwLock<Option<Pool>>>,
+    busy_timeout: Duration,
 }
 
 type Pool = r2d2::Pool<SqliteConnectionManager>;
 
 impl Reader {
-    /// Opens all connections at once: `config.unary_workers + config.export_workers`, one for each
-    /// thread that reads, so that none ever waits for another's.
+    /// Opens all connections at once, one for each thread that reads, so that none ever waits for
+    /// another's.
     pub fn open(path: &Path, config: &Config) -> Result<Reader> {
         let settings = config.clone();
         let manager = SqliteConnectionManager::file(path)
@@ -41,7 +42,7 @@ impl Reader {
                 conn.pragma_update(None, "temp_store", "memory")
             });
         let pool = r2d2::Pool::builder()
-            .max_size((config.unary_workers + config.export_workers) as u32)
+            .max_size((config.cq_threads + config.unary_workers + config.export_workers) as u32)
             .connection_timeout(Duration::from_millis(config.busy_timeout_ms))
             .idle_timeout(None)
             .max_lifetime(None)
@@ -49,7 +50,8 @@ impl Reader {
             .error_handler(Box::new(r2d2::LoggingErrorHandler))
             .build(manager)
             .map_err(|e| Error::Unusable(format!("cannot read {}: {e}", path.display())))?;
-        Ok(Reader { pool: Arc::new(RwLock::new(Some(pool))) })
+        let busy_timeout = Duration::from_millis(config.busy_timeout_ms);
+        Ok(Reader { pool: Arc::new(RwLock::new(Some(pool))), busy_timeout })
     }
 
     /// Connections that are checked out.
@@ -84,13 +86,27 @@ impl Reader {
             .get()
             .map_err(|e| Error::Unavailable(format!("no database connection is free: {e}")))?;
         conn.progress_handler(PROGRESS_INSTRUCTIONS, Some(unwanted))?;
-        let result = conn
-            .unchecked_transaction()
-            .map_err(Error::from)
-            .and_then(|transaction| read(&transaction));
+        let result = in_transaction(&conn, read);
         conn.progress_handler(0, None::<fn() -> bool>)?;
         result
     }
+
+    /// [`Reader::read`] for a thread that must not wait: `None` when no connection is free, or another
+    /// process has the database locked. `read` must be bounded by the rows that it returns.
+    pub fn read_now<T>(&self, read: impl FnOnce(&Connection) -> Result<T>) -> Result<Option<T>> {
+        let Some(conn) = self.pool().and_then(|pool| pool.try_get()) else { return Ok(None) };
+        conn.busy_timeout(Duration::ZERO)?;
+        let result = in_transaction(&conn, read);
+        conn.busy_timeout(self.busy_timeout)?;
+        match result {
+            Err(Error::Unavailable(_)) => Ok(None),
+            result => result.map(Some),
+        }
+    }
+}
+
+fn in_transaction<T>(conn: &Connection, read: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
+    conn.unchecked_transaction().map_err(Error::from).and_then(|transaction| read(&transaction))
 }
 
 /// Counts and sums by currency, and the highest sequence. Of `filter`, the customer and the dates.

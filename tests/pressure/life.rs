@@ -328,7 +328,8 @@ fn the_set_delivered_is_the_set_promised() {
     let db = template(dir.path());
     let parked = AtomicU64::new(0);
     let cases = std::env::var("PROPTEST_CASES").map_or(100, |n| n.parse().unwrap());
-    let cases = Cases { cases, failure_persistence: None, max_shrink_iters: 100, ..Cases::default() };
+    let cases =
+        Cases { cases, failure_persistence: None, max_shrink_iters: 100, ..Cases::default() };
     let life = (config(), prop::collection::vec(step(), 1..40));
     let result = TestRunner::new(cases).run(&life, |(config, steps)| {
         let mut world = World::new(&db, config);

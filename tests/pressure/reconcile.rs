@@ -232,7 +232,7 @@ fn acks_that_nobody_takes_end_both_halves() {
         assert_eq!(ack.event_id, format!("event-{i}"));
     }
     assert_status(Err::<(), _>(error), RpcStatusCode::DEADLINE_EXCEEDED, "stall_timeout_ms");
-    sender.join().unwrap();
+    drop(sender.join().unwrap());
     nothing_is_left(server);
 }
 
@@ -245,7 +245,7 @@ fn a_client_that_never_comes_back_for_its_acks_leaves_nothing() {
     let metrics = server.get().metrics();
     eventually("the stream is given up", || metrics.calls_failed.get() == 1);
     within(Duration::from_secs(10), "its place is free", || server.get().streams_open() == 0);
-    sender.join().unwrap();
+    drop(sender.join().unwrap());
     nothing_is_left(server);
 }
 

@@ -174,15 +174,15 @@ fn the_set_is_fixed_at_the_start() {
 
 #[test]
 fn a_consumer_that_stalls_is_ended_with_its_cursor() {
-    let config = Config { stall_timeout_ms: 100, ..Config::default() };
+    let config = Config { stall_timeout_ms: 1000, ..Config::default() };
     let server = TestServer::with_copy(&database(100_000), config);
     let client = server.slow_client();
     let mut stream = client.export_invoices(&ExportRequest::new(), CallOption::default()).unwrap();
     let first = block_on(stream.next()).unwrap().unwrap();
     let metrics = server.get().metrics();
     eventually("the scan is parked", || metrics.scans_parked.get() > 0);
-    // The status is behind what gRPC holds already; the scan is over.
-    std::thread::sleep(Duration::from_millis(300));
+    // Time is what this limit is about. The status is behind what gRPC holds already.
+    std::thread::sleep(Duration::from_millis(1500));
     let (mut got, error) = collect(stream);
     got.insert(0, first);
     let status = assert_status(

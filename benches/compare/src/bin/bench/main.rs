@@ -56,6 +56,9 @@ struct Args {
     only: Option<String>,
     #[arg(long)]
     rounds: Option<usize>,
+    /// Exports a round under h2's default guard.
+    #[arg(long)]
+    guarded_runs: Option<usize>,
 }
 
 fn main() -> Result<()> {
@@ -68,6 +71,7 @@ fn main() -> Result<()> {
     let data = Data { directory, billstream: args.billstream.clone() };
     let mut scale = if args.short { short() } else { full() };
     scale.rounds = args.rounds.unwrap_or(scale.rounds);
+    scale.guarded_runs = args.guarded_runs.unwrap_or(scale.guarded_runs);
     let bench = Bench { data, scale };
     let checked = check(&bench, &programs)?;
     eprintln!("{checked}");

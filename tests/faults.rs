@@ -1,0 +1,28 @@
+//! Faults: what a client was told stays true when connections are cut, processes are killed and
+//! disks are full. Each test prints what it did; a random one prints its seed.
+//!
+//! | variable | what it sets |
+//! |---|---|
+//! | `BILLSTREAM_TEST_SEED` | the seed of the random choices |
+//! | `BILLSTREAM_TEST_CANCELS` | uploads that are cancelled (default 400) |
+//! | `BILLSTREAM_TEST_KILLS` | rounds of `kill -9` (default 5) |
+//! | `BILLSTREAM_TEST_CUTS` | connections that are cut in the middle (default 200) |
+//!
+//! A long run: `BILLSTREAM_TEST_CANCELS=10000 cargo test --release --test faults cancels -- --nocapture`
+
+#[path = "faults/cancels.rs"]
+mod cancels;
+#[path = "faults/disk.rs"]
+mod disk;
+#[path = "faults/kills.rs"]
+mod kills;
+#[path = "faults/peers.rs"]
+mod peers;
+#[path = "faults/proxy.rs"]
+mod proxy;
+#[path = "interop/python.rs"]
+mod python;
+#[path = "faults/retry.rs"]
+mod retry;
+#[path = "faults/support.rs"]
+mod support;

@@ -1,0 +1,90 @@
+//! Python's own gRPC: a virtual environment with grpcio, and stubs made from our proto files. Both
+//! are kept between runs, in the directory of cargo for tests.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// What is installed, unpinned: a client of today is what users have.
+const PACKAGES: [&str; 2] = ["grpcio", "grpcio-tools"];
+
+const PROTOS: [&str; 2] = ["billing/v1/report.proto", "google/rpc/error_details.proto"];
+
+/// An interpreter with everything that the scripts in `tests/interop` import.
+pub struct Python {
+    interpreter: PathBuf,
+    stubs: PathBuf,
+}
+
+impl Python {
+    /// A command that runs a script of `tests/interop`.
+    pub fn script(&self, name: &str) -> Command {
+        let mut command = Command::new(&self.interpreter);
+        command.arg(root().join("tests/interop").join(name));
+        command.env("PYTHONPATH", &self.stubs).env("PYTHONUNBUFFERED", "1");
+        // Loopback needs no proxy, and grpcio would ask one.
+        command.env("no_grpc_proxy", "127.0.0.1");
+        command
+    }
+}
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Makes the environment unless it is there, and the stubs; or says why there is none.
+pub fn ready() -> Result<Python, String> {
+    let dir = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    fs::create_dir_all(dir).map_err(|e| format!("{}: {e}", dir.display()))?;
+    // Test programs may run side by side. The lock goes with the file.
+    let lock = File::create(dir.join("python.lock")).map_err(|e| e.to_string())?;
+    lock.lock().map_err(|e| e.to_string())?;
+    let (venv, stubs) = (dir.join("python"), dir.join("python-stubs"));
+    let interpreter = venv.join("bin/python");
+    if !imports_grpc(&interpreter) {
+        // What an earlier run may have left half done.
+        let _ = fs::remove_dir_all(&venv);
+        run(Command::new("python3").args(["-m", "venv"]).arg(&venv))?;
+        let pip = [
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--disable-pip-version-check",
+            "--only-binary=:all:",
+        ];
+        run(Command::new(&interpreter).args(pip).args(PACKAGES))?;
+    }
+    make_stubs(&interpreter, &stubs)?;
+    Ok(Python { interpreter, stubs })
+}
+
+fn imports_grpc(interpreter: &Path) -> bool {
+    run(Command::new(interpreter).args(["-c", "import grpc, grpc_tools"])).is_ok()
+}
+
+fn make_stubs(interpreter: &Path, stubs: &Path) -> Result<(), String> {
+    fs::create_dir_all(stubs).map_err(|e| format!("{}: {e}", stubs.display()))?;
+    let mut protoc = Command::new(interpreter);
+    protoc.args(["-m", "grpc_tools.protoc"]).current_dir(root());
+    for (flag, dir) in [
+        ("--proto_path", Path::new("proto")),
+        ("--python_out", stubs),
+        ("--grpc_python_out", stubs),
+    ] {
+        protoc.arg(format!("{flag}={}", dir.display()));
+    }
+    run(protoc.args(PROTOS))
+}
+
+/// Runs a command; its last words when it fails.
+fn run(command: &mut Command) -> Result<(), String> {
+    let name = format!("{:?}", command.get_program());
+    let output = command.output().map_err(|e| format!("{name}: {e}"))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let words = String::from_utf8_lossy(&output.stderr);
+    let last = words.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("no message");
+    Err(format!("{name}: {}: {last}", output.status))
+}
