@@ -188,7 +188,8 @@ fn a_message_that_is_none_ends_both_halves() {
     let client = grpcio::Client::new(ChannelBuilder::new(env).connect(&server.addr()));
     let (mut sink, mut acks) = client.duplex_streaming(&method, CallOption::default()).unwrap();
     let end = block_on(async {
-        sink.send((vec![0xff; 20], WriteFlags::default())).await.unwrap();
+        // It may fail, because the call may be over by then.
+        let _ = sink.send((vec![0xff; 20], WriteFlags::default())).await;
         // The input stays open.
         acks.next().await.unwrap()
     });
