@@ -13,7 +13,7 @@ use grpcio::{ChannelBuilder, EnvBuilder, Environment, ServerBuilder, ServerCrede
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::metrics::Metrics;
-use crate::service::{self, limits::Limits, Shared};
+use crate::service::{self, echo::Echoes, limits::Limits, Shared};
 use crate::store::{Store, StoreThread};
 use crate::workers::Workers;
 
@@ -70,7 +70,9 @@ impl Server {
             Workers::start("billstream-unary", config.unary_workers, config.max_queued_unary)?;
         let exports =
             Workers::start("billstream-export", config.export_workers, config.max_exports)?;
+        let (env, threads_ended) = environment(&config);
         let shared = Arc::new(Shared {
+            echoes: Echoes::start(&env),
             store,
             metrics,
             limits: Limits::new(&config),
@@ -79,7 +81,6 @@ impl Server {
             config,
         });
         log_limits(&shared.config);
-        let (env, threads_ended) = environment(&shared.config);
         let mut grpc = ServerBuilder::new(Arc::clone(&env))
             .channel_args(channel(&env, &shared.config).build_args())
             .requests_slot_per_cq(SLOTS_PER_CQ)

@@ -28,6 +28,10 @@ use crate::service::{validate, Shared};
 use crate::store::encode::Chunk;
 use crate::store::scan::{Offer, Scan, Turn};
 
+/// How long the status of an export that was ended waits for a client that takes nothing, in stall
+/// timeouts; then the call is cancelled.
+const GRACE: u32 = 10;
+
 /// How the rows of a chunk become messages.
 #[derive(Clone, Copy)]
 pub enum Shape {
@@ -208,7 +212,7 @@ impl Outflow {
             Ok(()) => drop(sink.close().await),
             Err(error) => {
                 // The client may come back for what it has not taken, and find why it was ended.
-                let grace = millis(shared.config.max_stream_age_ms);
+                let grace = millis(shared.config.stall_timeout_ms) * GRACE;
                 select(pin!(fail(sink, error)), Delay::new(grace)).await;
             }
         }

@@ -15,6 +15,7 @@
 
 mod bulk_create;
 mod codec;
+pub mod echo;
 mod export;
 pub mod limits;
 mod reconcile;
@@ -48,6 +49,7 @@ pub struct Shared {
     pub unary: Queue,
     /// The threads of the exports; the queue has room for every export that is admitted.
     pub exports: Queue,
+    pub echoes: echo::Echoes,
 }
 
 impl Shared {

@@ -1,10 +1,11 @@
 //! Opening the database: is it ours, is it free, is it of this version.
 
 use std::fs::{File, TryLockError};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rusqlite::{Connection, OpenFlags, TransactionBehavior};
+use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 
 use crate::config::{Config, Synchronous};
 use crate::error::{Error, Result};
@@ -12,6 +13,9 @@ use crate::store::sql::MIGRATIONS;
 
 /// "bill" in SQLite's header: the file is a billstream database.
 const APPLICATION_ID: i32 = i32::from_be_bytes(*b"bill");
+
+/// The size of SQLite's header, with the ids of the program and of the schema.
+const HEADER_BYTES: usize = 100;
 
 /// The version of the schema that this program knows.
 const VERSION: i32 = MIGRATIONS.len() as i32;
@@ -22,16 +26,30 @@ const VERSION: i32 = MIGRATIONS.len() as i32;
 /// would harm: closing any descriptor of that file ends the process's SQLite locks on it.)
 pub struct ServerLock {
     _file: File,
+    path: PathBuf,
+}
+
+impl ServerLock {
+    /// Leaves no trace beside a file that is not ours.
+    fn remove(self) {
+        if let Err(error) = std::fs::remove_file(&self.path) {
+            log::warn!("cannot remove {}: {error}", self.path.display());
+        }
+    }
 }
 
 /// Opens the database for writing, creates or upgrades it, and takes the server's lock.
 /// A file that cannot be served is left as it is.
 pub fn open_writer(config: &Config) -> Result<(Connection, PathBuf, ServerLock)> {
     let path = resolve(&config.db)?;
-    if path.exists() {
-        refuse_foreign(&path)?;
-    }
+    // First, so that no server of this process has the file open when its header is read.
     let lock = lock(&path)?;
+    if path.exists() {
+        if let Err(error) = refuse_foreign(&path) {
+            lock.remove();
+            return Err(error);
+        }
+    }
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
         | OpenFlags::SQLITE_OPEN_CREATE
         | OpenFlags::SQLITE_OPEN_NO_MUTEX;
@@ -49,13 +67,22 @@ pub fn open_reader(path: &Path) -> Result<Connection> {
         return Err(unusable(path, &"there is no such file"));
     }
     let path = resolve(path)?;
-    refuse_foreign(&path)?;
     // With write access to the file, so that a log left by a killed server can be read; `query_only`
     // keeps it from being changed.
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let conn = Connection::open_with_flags(&path, flags).map_err(|e| unusable(&path, &e))?;
     conn.pragma_update(None, "query_only", true).map_err(|e| unusable(&path, &e))?;
+    refuse(pragma(&conn, "application_id", &path)?, pragma(&conn, "user_version", &path)?, &path)?;
     Ok(conn)
+}
+
+fn pragma(conn: &Connection, name: &str, path: &Path) -> Result<i32> {
+    conn.pragma_query_value(None, name, |row| row.get(0)).map_err(|error| {
+        match error.sqlite_error_code() {
+            Some(ErrorCode::NotADatabase) => unusable(path, &NOT_SQLITE),
+            _ => unusable(path, &error),
+        }
+    })
 }
 
 /// Sets what every connection needs. The busy timeout is first: the others may wait for a lock.
@@ -85,45 +112,38 @@ fn resolve(path: &Path) -> Result<PathBuf> {
     Ok(parent.join(name))
 }
 
-/// Looks at the header without a lock, a log or a journal: nothing is touched.
+/// Looks at the header alone, without SQLite: nothing is touched, and a file whose server was killed
+/// in the middle of a checkpoint is no fault as long as its log is there.
 fn refuse_foreign(path: &Path) -> Result<()> {
-    if path.metadata().map_err(|e| unusable(path, &e))?.len() == 0 {
+    let mut header = Vec::new();
+    let file = File::open(path).map_err(|e| unusable(path, &e))?;
+    file.take(HEADER_BYTES as u64).read_to_end(&mut header).map_err(|e| unusable(path, &e))?;
+    if header.is_empty() {
         return Ok(());
     }
-    let conn = open_immutable(path).map_err(|e| unusable(path, &e))?;
-    let id: i32 = match conn.pragma_query_value(None, "application_id", |row| row.get(0)) {
-        Ok(id) => id,
-        Err(e) if e.sqlite_error_code() == Some(rusqlite::ErrorCode::NotADatabase) => {
-            return Err(unusable(path, &"it is not a SQLite database"));
-        }
-        Err(e) => return Err(unusable(path, &e)),
-    };
-    if id != APPLICATION_ID {
-        return Err(unusable(path, &"it is a SQLite database of another program"));
+    if header.len() < HEADER_BYTES || !header.starts_with(b"SQLite format 3\0") {
+        return Err(unusable(path, &NOT_SQLITE));
     }
-    refuse_newer(&conn, path).map(|_| ())
+    // OK because the header is longer than these places.
+    let i32_at = |at| i32::from_be_bytes(header[at..at + 4].try_into().expect("4 bytes"));
+    refuse(i32_at(68), i32_at(60), path)
 }
 
-/// The version of the schema, which must not be newer than this program.
-fn refuse_newer(conn: &Connection, path: &Path) -> Result<i32> {
-    let version: i32 = conn
-        .pragma_query_value(None, "user_version", |row| row.get(0))
-        .map_err(|e| unusable(path, &e))?;
-    if version > VERSION {
+const NOT_SQLITE: &str = "it is not a SQLite database";
+
+/// Refuses a database of another program, and one whose schema is newer than this program.
+fn refuse(application_id: i32, user_version: i32, path: &Path) -> Result<()> {
+    if application_id != APPLICATION_ID {
+        return Err(unusable(path, &"it is a SQLite database of another program"));
+    }
+    if user_version > VERSION {
         let message = format!(
-            "its schema has version {version}, and this program knows up to {VERSION}: it was \
+            "its schema has version {user_version}, and this program knows up to {VERSION}: it was \
              written by a newer billstream"
         );
         return Err(unusable(path, &message));
     }
-    Ok(version)
-}
-
-fn open_immutable(path: &Path) -> rusqlite::Result<Connection> {
-    let escaped =
-        path.to_string_lossy().replace('%', "%25").replace('?', "%3f").replace('#', "%23");
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
-    Connection::open_with_flags(format!("file:{escaped}?immutable=1"), flags)
+    Ok(())
 }
 
 fn lock(path: &Path) -> Result<ServerLock> {
@@ -136,7 +156,7 @@ fn lock(path: &Path) -> Result<ServerLock> {
         .open(&name)
         .map_err(|e| unusable(Path::new(&name), &e))?;
     match file.try_lock() {
-        Ok(()) => Ok(ServerLock { _file: file }),
+        Ok(()) => Ok(ServerLock { _file: file, path: name.into() }),
         Err(TryLockError::WouldBlock) => Err(unusable(path, &"another server is serving it")),
         Err(TryLockError::Error(e)) => Err(unusable(Path::new(&name), &e)),
     }
@@ -147,7 +167,9 @@ fn lock(path: &Path) -> Result<ServerLock> {
 fn prepare(conn: &mut Connection, config: &Config) -> Result<()> {
     set_pragmas(conn, config)?;
     let path = conn.path().unwrap_or_default().to_owned();
-    let version = refuse_newer(conn, Path::new(&path))?;
+    // With what the log says, where the header did not.
+    let version = pragma(conn, "user_version", Path::new(&path))?;
+    refuse(APPLICATION_ID, version, Path::new(&path))?;
     if version < VERSION {
         let transaction = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
         for script in &MIGRATIONS[version as usize..] {

@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use billstream::client::Client;
 use billstream::proto::report::ExportRequest;
@@ -188,6 +189,41 @@ fn cancelled_uploads_of_a_program_to_itself_are_whole_or_absent() {
     wait_for("all streams have ended", || local.server.streams_open() == 0);
     wait_for("no connection is in use", || local.server.connections_in_use() == 0);
     local.stop_and(|conn| check(conn, &whole, &attempts));
+}
+
+/// Even a complete upload is not created when its client left before the commit. Another process
+/// has the database locked meanwhile, as the `sqlite3` shell may.
+#[test]
+fn a_cancel_while_the_writer_waits_creates_nothing() {
+    const UPLOADS: usize = 20;
+    let local = Local::start(|config| config.busy_timeout_ms = 60_000);
+    let client = local.client();
+    let lock = Connection::open(&local.db).unwrap();
+    lock.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let calls: Vec<Upload> = (0..UPLOADS)
+        .map(|i| {
+            let (customer, rows) = (format!("left-{i}"), 1 + 30 * i);
+            // Commits are taken at once, and the plain uploads after a moment.
+            let ending = if i % 2 == 0 { Ending::Commit } else { Ending::Plain };
+            let (way, stage, sent) = (Way::ClientCancel, Stage::Close, rows);
+            let plan = Plan { customer, way, ending, stage, rows, sent };
+            let mut call = client.bulk_create(plan.options()).unwrap();
+            block_on(plan.send(&mut call)).unwrap();
+            call
+        })
+        .collect();
+    wait_for("all uploads are open", || local.server.streams_open() == UPLOADS);
+    // Not needed for the promise: it only gives the writer the time to take them.
+    std::thread::sleep(Duration::from_millis(100));
+    drop(calls);
+    wait_for("the server knows that they are cancelled", || local.server.streams_open() == 0);
+    lock.execute_batch("ROLLBACK").unwrap();
+    drop(lock);
+    upload(&client, "after", 1, None).unwrap();
+    local.stop_and(|conn| {
+        assert_sound(conn);
+        assert_eq!(rows_by_customer(conn), HashMap::from([("after".to_owned(), 1)]));
+    });
 }
 
 /// Uploads under load; the whole ones, and those that were cancelled.

@@ -10,12 +10,13 @@ use billstream::proto::report::{ExportRequest, Invoice, InvoiceBatch};
 use billstream::{Config, Server};
 use futures::executor::block_on;
 use futures::{FutureExt, StreamExt};
-use grpcio::{CallOption, ClientSStreamReceiver};
+use grpcio::ClientSStreamReceiver;
 use proptest::prelude::*;
 use proptest::test_runner::{Config as Cases, TestRunner};
 use protobuf::EnumOrUnknown;
 
 use crate::common::*;
+use crate::support::*;
 
 /// Rows at the start; with their memo of 300 bytes far more than windows and buffers hold.
 const ROWS: i64 = 2000;
@@ -128,11 +129,10 @@ impl Export {
             max_rows: wanted.max_rows,
             ..ExportRequest::default()
         };
-        let options = CallOption::default();
         let stream = if wanted.is_batched {
-            Stream::Batches(client.export_invoice_batches(&request, options).unwrap())
+            Stream::Batches(client.export_invoice_batches(&request, options()).unwrap())
         } else {
-            Stream::Rows(client.export_invoices(&request, options).unwrap())
+            Stream::Rows(client.export_invoices(&request, options()).unwrap())
         };
         let seen = statuses.iter().map(|status| 1 << status).collect();
         let mut export = Export { wanted, stream, seen, got: Vec::new(), is_ended: false };

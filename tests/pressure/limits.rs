@@ -23,7 +23,8 @@ use crate::support::*;
 /// What RetryInfo is to say in these tests.
 const RETRY_MS: u64 = 1234;
 
-fn options() -> CallOption {
+/// For calls that are to be refused: waiting is not an answer.
+fn at_once() -> CallOption {
     CallOption::default().timeout(Duration::from_secs(20))
 }
 
@@ -35,7 +36,7 @@ fn assert_refused<T: std::fmt::Debug>(result: grpcio::Result<T>, text: &str) {
 
 /// An export that is under way, and stands still.
 fn held_export(client: &Client) -> ClientSStreamReceiver<Invoice> {
-    let mut rows = client.export_invoices(&ExportRequest::new(), CallOption::default()).unwrap();
+    let mut rows = client.export_invoices(&ExportRequest::new(), options()).unwrap();
     block_on(rows.next()).unwrap().unwrap();
     rows
 }
@@ -43,7 +44,7 @@ fn held_export(client: &Client) -> ClientSStreamReceiver<Invoice> {
 type Upload = (ClientCStreamSender<CreateInvoiceRequest>, ClientCStreamReceiver<BulkResult>);
 
 fn held_upload(client: &Client, invoice_id: &str) -> Upload {
-    let (mut sink, result) = client.bulk_create(CallOption::default()).unwrap();
+    let (mut sink, result) = client.bulk_create(options()).unwrap();
     block_on(sink.send((invoice(invoice_id, 1), WriteFlags::default()))).unwrap();
     (sink, result)
 }
@@ -51,7 +52,7 @@ fn held_upload(client: &Client, invoice_id: &str) -> Upload {
 type Reconcile = (ClientDuplexSender<ReconcileEvent>, ClientDuplexReceiver<ReconcileAck>);
 
 fn held_reconcile(client: &Client) -> Reconcile {
-    let (mut sink, mut acks) = client.reconcile(CallOption::default()).unwrap();
+    let (mut sink, mut acks) = client.reconcile(options()).unwrap();
     block_on(sink.send((event("e", "nothing", 1), WriteFlags::default()))).unwrap();
     block_on(acks.next()).unwrap().unwrap();
     (sink, acks)
@@ -60,7 +61,7 @@ fn held_reconcile(client: &Client) -> Reconcile {
 /// How an export of one row ends.
 async fn export_one(client: &Client) -> grpcio::Result<()> {
     let request = ExportRequest { max_rows: 1, ..ExportRequest::default() };
-    let mut rows = client.export_invoices(&request, options())?;
+    let mut rows = client.export_invoices(&request, at_once())?;
     while let Some(row) = rows.next().await {
         row?;
     }
@@ -68,7 +69,7 @@ async fn export_one(client: &Client) -> grpcio::Result<()> {
 }
 
 async fn reconcile_one(client: &Client) -> grpcio::Result<()> {
-    let (mut sink, mut acks) = client.reconcile(options())?;
+    let (mut sink, mut acks) = client.reconcile(at_once())?;
     // A refusal shows in the acks.
     let _ = sink.send((event("e", "nothing", 1), WriteFlags::default())).await;
     let _ = sink.close().await;
@@ -94,7 +95,7 @@ fn exports_past_the_limit_are_refused_until_one_ends() {
     for result in block_on(join_all((0..100).map(|_| export_one(&other)))) {
         assert_refused(result, "max_exports of 2 are open");
     }
-    let batches = other.export_invoice_batches(&ExportRequest::new(), options()).unwrap();
+    let batches = other.export_invoice_batches(&ExportRequest::new(), at_once()).unwrap();
     assert_refused(Err::<(), _>(collect(batches).1.unwrap()), "max_exports of 2 are open");
     // Other rpcs have their own.
     upload_one(&other, "new").unwrap();
@@ -167,7 +168,7 @@ fn streams_of_a_connection_past_the_limit_are_refused() {
 /// A summary that reads every invoice: seconds of work where `summary` has none.
 fn slow_summary(client: &Client) -> grpcio::Result<Summary> {
     let request = SummaryRequest { issued_from: time(1), ..SummaryRequest::default() };
-    client.get_summary(&request, options())
+    client.get_summary(&request, at_once())
 }
 
 #[test]
@@ -237,17 +238,17 @@ fn messages_over_the_limit_are_refused_by_every_rpc() {
         assert_eq!(status.code(), RpcStatusCode::RESOURCE_EXHAUSTED, "{status:?}");
     };
     let request = SummaryRequest { customer_id: customer_id.clone(), ..Default::default() };
-    is_refused(status(client.get_summary(&request, options())));
+    is_refused(status(client.get_summary(&request, at_once())));
     let request = ListInvoicesRequest { customer_id: customer_id.clone(), ..Default::default() };
-    is_refused(status(client.list_invoices(&request, options())));
+    is_refused(status(client.list_invoices(&request, at_once())));
     let request = ExportRequest { customer_id, ..Default::default() };
-    let rows = client.export_invoices(&request, options()).unwrap();
+    let rows = client.export_invoices(&request, at_once()).unwrap();
     is_refused(status(Err::<(), _>(collect(rows).1.unwrap())));
-    let batches = client.export_invoice_batches(&request, options()).unwrap();
+    let batches = client.export_invoice_batches(&request, at_once()).unwrap();
     is_refused(status(Err::<(), _>(collect(batches).1.unwrap())));
     let mut large = event("e", "nothing", 1);
     large.reference = "r".repeat(10_001);
-    let (mut sink, acks) = client.reconcile(options()).unwrap();
+    let (mut sink, acks) = client.reconcile(at_once()).unwrap();
     let _ = block_on(sink.send((large, WriteFlags::default())));
     is_refused(status(Err::<(), _>(collect(acks).1.unwrap())));
     eventually("the streams are closed", || server.get().streams_open() == 0);

@@ -12,8 +12,8 @@ use futures::executor::block_on;
 use futures::future::join_all;
 use futures::{SinkExt, StreamExt};
 use grpcio::{
-    CallOption, ChannelBuilder, ClientDuplexSender, EnvBuilder, GrpcSlice, Marshaller, Method,
-    RpcStatusCode, WriteFlags,
+    ChannelBuilder, ClientDuplexSender, EnvBuilder, GrpcSlice, Marshaller, Method, RpcStatusCode,
+    WriteFlags,
 };
 
 use crate::common::*;
@@ -27,7 +27,7 @@ async fn half_close(sink: &mut ClientDuplexSender<ReconcileEvent>) {
 
 /// Sends the next event when the one before is acknowledged.
 async fn one_by_one(client: &Client, name: usize, events: usize) {
-    let (mut sink, mut acks) = client.reconcile(CallOption::default()).unwrap();
+    let (mut sink, mut acks) = client.reconcile(options()).unwrap();
     for i in 0..events {
         let event = event(&format!("event-{name}-{i}"), &format!("inv-{name}"), 1);
         let event_id = event.event_id.clone();
@@ -112,7 +112,7 @@ fn a_client_that_reads_no_ack_is_held_and_then_gets_every_one() {
     let client = slow_clients(&server.addr, 1).remove(0);
     summary(&client);
     let memory = server.rss_mib();
-    let (sink, mut acks) = client.reconcile(CallOption::default()).unwrap();
+    let (sink, mut acks) = client.reconcile(options()).unwrap();
     let sent = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&sent);
     let sender = std::thread::spawn(move || block_on(pour(sink, count)));
@@ -143,11 +143,12 @@ fn an_idle_stream_ends_beside_one_at_work() {
     let server = TestServer::start(Config { idle_timeout_ms: 1000, ..Config::default() });
     let client = server.client();
     upload(&client, [invoice("inv-0", 100)]).unwrap();
-    let (_sink, mut idle) = client.reconcile(CallOption::default()).unwrap();
-    let (mut sink, mut busy) = client.reconcile(CallOption::default()).unwrap();
+    let (_sink, mut idle) = client.reconcile(options()).unwrap();
+    let (mut sink, mut busy) = client.reconcile(options()).unwrap();
     block_on(async {
-        let mut ended = idle.next();
+        let (mut ended, start) = (idle.next(), Instant::now());
         for i in 0.. {
+            assert!(start.elapsed() < DEADLINE, "it does not end");
             let event = event(&format!("e{i}"), "inv-0", 1);
             sink.send((event, WriteFlags::default())).await.unwrap();
             busy.next().await.unwrap().unwrap();
@@ -186,7 +187,7 @@ fn a_message_that_is_none_ends_both_halves() {
     let server = TestServer::start(Config::default());
     let env = Arc::new(EnvBuilder::new().cq_count(1).build());
     let client = grpcio::Client::new(ChannelBuilder::new(env).connect(&server.addr()));
-    let (mut sink, mut acks) = client.duplex_streaming(&method, CallOption::default()).unwrap();
+    let (mut sink, mut acks) = client.duplex_streaming(&method, options()).unwrap();
     let end = block_on(async {
         // It may fail, because the call may be over by then.
         let _ = sink.send((vec![0xff; 20], WriteFlags::default())).await;
@@ -215,7 +216,7 @@ async fn send_until_refused(
 fn acks_that_nobody_takes_end_both_halves() {
     let server = TestServer::start(Config { stall_timeout_ms: 300, ..Config::default() });
     let client = server.slow_client();
-    let (sink, mut acks) = client.reconcile(CallOption::default()).unwrap();
+    let (sink, mut acks) = client.reconcile(options()).unwrap();
     let sender = std::thread::spawn(move || block_on(send_until_refused(sink)));
     let metrics = server.get().metrics();
     eventually("the stream is given up", || metrics.calls_failed.get() == 1);
@@ -241,7 +242,7 @@ fn acks_that_nobody_takes_end_both_halves() {
 fn a_client_that_never_comes_back_for_its_acks_leaves_nothing() {
     let server = TestServer::start(Config { stall_timeout_ms: 300, ..Config::default() });
     let client = server.slow_client();
-    let (sink, _acks) = client.reconcile(CallOption::default()).unwrap();
+    let (sink, _acks) = client.reconcile(options()).unwrap();
     let sender = std::thread::spawn(move || block_on(send_until_refused(sink)));
     let metrics = server.get().metrics();
     eventually("the stream is given up", || metrics.calls_failed.get() == 1);
@@ -255,7 +256,7 @@ fn a_cancel_in_the_middle_ends_both_halves() {
     let server = TestServer::start(Config::default());
     let client = server.client();
     for _ in 0..20 {
-        let (mut sink, mut acks) = client.reconcile(CallOption::default()).unwrap();
+        let (mut sink, mut acks) = client.reconcile(options()).unwrap();
         block_on(async {
             for i in 0..100 {
                 let event = event(&format!("event-{i}"), "nothing", 1);

@@ -8,9 +8,10 @@ use billstream::proto::report::{ExportRequest, ListInvoicesRequest, SummaryReque
 use billstream::Config;
 use futures::executor::block_on;
 use futures::{SinkExt, StreamExt};
-use grpcio::{CallOption, RpcStatusCode, WriteFlags};
+use grpcio::{RpcStatusCode, WriteFlags};
 
 use crate::common::*;
+use crate::support::*;
 
 /// Calls that were made, by rpc.
 static CALLS: [AtomicU64; 6] = [const { AtomicU64::new(0) }; 6];
@@ -54,7 +55,7 @@ impl Caller {
         let customer_id = self.customer();
         let issued_from = if self.random(4) == 0 { time(950_000_000) } else { None.into() };
         let request = SummaryRequest { customer_id, issued_from, ..SummaryRequest::default() };
-        let summary = self.client.get_summary(&request, CallOption::default()).unwrap();
+        let summary = self.client.get_summary(&request, options()).unwrap();
         let counts = summary.totals.iter().map(|total| total.invoice_count);
         assert_eq!(counts.sum::<i64>(), summary.invoice_count);
     }
@@ -66,7 +67,7 @@ impl Caller {
             ListInvoicesRequest { customer_id, page_size, ..ListInvoicesRequest::default() };
         let mut last = 0;
         for _ in 0..3 {
-            let page = self.client.list_invoices(&request, CallOption::default()).unwrap();
+            let page = self.client.list_invoices(&request, options()).unwrap();
             for invoice in &page.invoices {
                 assert!(invoice.sequence > last);
                 last = invoice.sequence;
@@ -88,7 +89,7 @@ impl Caller {
     /// To its end, or abandoned in the middle.
     fn export_invoices(&mut self) {
         let request = self.export_request();
-        let rows = self.client.export_invoices(&request, CallOption::default()).unwrap();
+        let rows = self.client.export_invoices(&request, options()).unwrap();
         let wanted = if self.random(3) == 0 { self.random(1000) as usize } else { usize::MAX };
         let (rows, error) = collect(rows.take(wanted));
         assert!(error.is_none(), "{error:?}");
@@ -98,8 +99,7 @@ impl Caller {
 
     fn export_invoice_batches(&mut self) {
         let request = self.export_request();
-        let options = CallOption::default();
-        let batches = self.client.export_invoice_batches(&request, options).unwrap();
+        let batches = self.client.export_invoice_batches(&request, options()).unwrap();
         let (batches, error) = collect(batches);
         assert!(error.is_none(), "{error:?}");
         let rows: Vec<_> = batches.into_iter().flat_map(|batch| batch.invoices).collect();
@@ -130,7 +130,7 @@ impl Caller {
     }
 
     fn reconcile(&mut self) {
-        let (mut sink, mut acks) = self.client.reconcile(CallOption::default()).unwrap();
+        let (mut sink, mut acks) = self.client.reconcile(options()).unwrap();
         let (name, calls) = (self.name, self.calls);
         let events = self.random(50);
         block_on(async {

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use billstream::client::Client;
 use billstream::proto::error_details::{RetryInfo, Status};
-use grpcio::{ChannelBuilder, EnvBuilder, RpcStatus};
+use grpcio::{CallOption, ChannelBuilder, EnvBuilder, RpcStatus};
 use protobuf::Message;
 
 use crate::common::DEADLINE;
@@ -59,6 +59,10 @@ impl Process {
         names
     }
 
+    pub fn has_thread(&self, name: &str) -> bool {
+        self.threads().iter().any(|thread| thread == name)
+    }
+
     /// A number of /proc/PID/status.
     fn status(&self, name: &str) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
@@ -72,6 +76,11 @@ impl Drop for Process {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// A call that hangs fails instead.
+pub fn options() -> CallOption {
+    CallOption::default().timeout(2 * DEADLINE)
 }
 
 /// Clients with a connection each, on two threads together, and with a window of 64 KiB a stream:

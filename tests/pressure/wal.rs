@@ -9,7 +9,6 @@ use billstream::proto::report::ExportRequest;
 use billstream::Config;
 use futures::executor::block_on;
 use futures::StreamExt;
-use grpcio::CallOption;
 
 use crate::common::*;
 use crate::support::*;
@@ -43,7 +42,7 @@ fn write_on(client: &Client, name: &str, stop: &AtomicBool) -> i64 {
 fn drip(client: &Client, stop: &AtomicBool) {
     while !stop.load(Ordering::Relaxed) {
         let request = ExportRequest::new();
-        let mut batches = client.export_invoice_batches(&request, CallOption::default()).unwrap();
+        let mut batches = client.export_invoice_batches(&request, options()).unwrap();
         while let Some(batch) = block_on(batches.next()) {
             assert!(!batch.unwrap().invoices.is_empty());
             if stop.load(Ordering::Relaxed) {
@@ -86,7 +85,9 @@ fn slow_readers_and_constant_writes_leave_the_log_small() {
             metrics.scans_parked.get()
         );
         assert!(largest < BOUND, "{largest}");
-        assert!(metrics.wal_truncations.get() > 0);
+        // Each waits for the readers to leave within a chunk, which is not the second after which
+        // it is given up: many, then, and every time that the limit was reached.
+        assert!(metrics.wal_truncations.get() > 5, "{}", metrics.wal_truncations.get());
         assert_eq!(summary(&server.client()).invoice_count, 1_000_000 + uploads * 100);
         assert_totals_are_those_of_the_rows(&server);
     }

@@ -49,7 +49,10 @@ impl Data {
             .spawn()
             .map_err(|error| format!("{}: {error}", self.billstream.display()))?;
         let output = generate.stdout.take().ok_or("no output")?;
-        connection.execute_batch("PRAGMA synchronous = OFF; PRAGMA cache_size = -1000000;")?;
+        // Should this be cut off, the file still bears the name of one that is unfinished.
+        connection.execute_batch(
+            "PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA cache_size = -1000000;",
+        )?;
         let transaction = connection.transaction()?;
         {
             let mut insert = transaction.prepare(store::INSERT_INVOICE)?;
@@ -74,7 +77,7 @@ impl Data {
         if !generate.wait()?.success() {
             return Err("generate failed".into());
         }
-        connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
+        connection.query_row("PRAGMA journal_mode = WAL", [], |_| Ok(()))?;
         connection.close().map_err(|(_, error)| error)?;
         Ok(File::open(path)?.sync_all()?)
     }

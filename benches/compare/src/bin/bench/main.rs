@@ -116,7 +116,6 @@ fn full() -> Scale {
         client_rows: 300_000,
         upload_rows: 100_000,
         events: 5_000,
-        guarded_runs: 4,
         growth: &[10_000, 100_000, 1_000_000, 10_000_000],
         ..short()
     }
@@ -235,16 +234,22 @@ fn write(out: &Path, report: &Report) -> Result<()> {
     fs::write(out.join("report.md"), page)?;
     fs::write(out.join("report.json"), serde_json::to_string_pretty(&report.json())? + "\n")?;
     let whiskers = "Median; the line goes from the least to the most of the rounds.";
-    let rate = panels(report, |_| true, |s| s.per_second, "a second");
+    let rate = panels(
+        report,
+        |_| true,
+        |s| s.per_second,
+        |table| format!(": {} a second", table.unit),
+        true,
+    );
     let throughput = chart::bars("Throughput, more is better", whiskers, &rate, report::human);
     fs::write(out.join("throughput.svg"), throughput)?;
-    let cpu = panels(report, |_| true, |s| s.cpu, "");
+    let cpu = panels(report, |_| true, |s| s.cpu, |table| format!(": {}", table.unit), false);
     let cpu = chart::bars("Server CPU an operation, less is better", whiskers, &cpu, micros);
     fs::write(out.join("cpu.svg"), cpu)?;
     let calls = |scenario: &Scenario| {
         scenario.name.starts_with("GetSummary") || scenario.name.starts_with("ListInvoices")
     };
-    let tail = panels(report, calls, |s| s.p99, "");
+    let tail = panels(report, calls, |s| s.p99, |_| String::new(), false);
     let tail = chart::bars("p99 latency of unary calls, less is better", whiskers, &tail, micros);
     fs::write(out.join("latency.svg"), tail)?;
     fs::write(out.join("growth.svg"), growth_chart(&report.growth))?;
@@ -256,12 +261,13 @@ fn panels(
     report: &Report,
     wanted: fn(&Scenario) -> bool,
     metric: fn(&scenario::Sample) -> Option<f64>,
-    what: &str,
+    what: fn(&Scenario) -> String,
+    is_rate: bool,
 ) -> Vec<chart::Panel> {
     // In these tables the rate is a count, or nothing, or what the client made it.
     let plain = |load| match load {
         Load::Stalled | Load::Guarded | Load::Idle => false,
-        Load::OpenLoop | Load::BesideExports => what != "a second",
+        Load::OpenLoop | Load::BesideExports => !is_rate,
         _ => true,
     };
     let tables = report.tables.iter().filter(|table| wanted(table.scenario));
@@ -272,8 +278,8 @@ fn panels(
                 .rows
                 .iter()
                 .filter_map(|row| Some((row.subject.clone(), row.spread(metric)?)));
-            let title = format!("{}: {} {what}", table.scenario.name, table.scenario.unit);
-            chart::Panel { title: title.trim().to_owned(), bars: bars.collect() }
+            let title = format!("{}{}", table.scenario.name, what(table.scenario));
+            chart::Panel { title, bars: bars.collect() }
         })
         .filter(|panel| !panel.bars.is_empty())
         .collect()

@@ -1,0 +1,55 @@
+//! A way to know that every completion-queue thread has finished what it was doing.
+//!
+//! Any of them may read any connection, and it hands the events of a call to the call's own thread
+//! one by one. A thread that answers has handed over all events of what it had read before.
+
+use std::sync::Arc;
+
+use futures::channel::{mpsc, oneshot};
+use futures::StreamExt;
+use grpcio::{ChannelBuilder, Client, Environment};
+
+/// A task on each thread that answers when its thread comes to it.
+pub struct Echoes {
+    threads: Vec<mpsc::UnboundedSender<oneshot::Sender<()>>>,
+}
+
+impl Echoes {
+    /// To be called before anything else picks threads of `env`: it hands them out in turn.
+    pub fn start(env: &Arc<Environment>) -> Echoes {
+        let start_one = |_| {
+            // Never connected: a channel is what binds a task to a thread.
+            let channel = ChannelBuilder::new(Arc::clone(env)).connect("127.0.0.1:0");
+            let (calls, mut called) = mpsc::unbounded::<oneshot::Sender<()>>();
+            Client::new(channel).spawn(async move {
+                while let Some(reply) = called.next().await {
+                    // OK to fail: the call is over.
+                    let _ = reply.send(());
+                }
+            });
+            calls
+        };
+        Echoes { threads: (0..env.completion_queues().len()).map(start_one).collect() }
+    }
+
+    /// Returns when each thread has handed over what it had read when this was called, and the
+    /// thread of the caller has taken it.
+    pub async fn call(&self) {
+        // Once for the other threads to hand over. Once more, because the answer of the caller's
+        // own thread may stand before what they handed over.
+        for _ in 0..2 {
+            let answers: Vec<_> = self.threads.iter().map(call_one).collect();
+            for answer in answers {
+                // OK to fail: the server is stopping.
+                let _ = answer.await;
+            }
+        }
+    }
+}
+
+fn call_one(thread: &mpsc::UnboundedSender<oneshot::Sender<()>>) -> oneshot::Receiver<()> {
+    let (reply, answer) = oneshot::channel();
+    // OK to fail: then the answer fails too.
+    let _ = thread.unbounded_send(reply);
+    answer
+}
