@@ -68,8 +68,10 @@ settings! {
     max_exports: usize = 4096;
     /// The first chunk of an export in bytes of rows; each further one may be twice the one before.
     export_first_chunk_bytes: usize = 1 << 10;
-    /// The largest chunk of an export in bytes of rows, and so about the largest InvoiceBatch.
-    export_chunk_bytes: usize = 64 << 10;
+    /// The largest chunk of an export in bytes of rows, and so about the largest InvoiceBatch. It is two
+    /// and a half HTTP/2 frames, so that none of them is small, and below the 64 KiB at which gRPC
+    /// writes by itself.
+    export_chunk_bytes: usize = 40 << 10;
     /// Chunks that may wait for the client; when they do, the scan waits, and then parks.
     export_queue_chunks: usize = 1;
     /// The longest a scan waits for its client with its thread and connection, in milliseconds;

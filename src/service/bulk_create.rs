@@ -56,7 +56,7 @@ pub fn bulk_create(
             Err(error) => Err(error.clone()),
         };
         shared.count(&result);
-        finish(sink, result).await;
+        finish(sink, result, &shared.config).await;
         // Only now: dropping the requests of an open call cancels it.
         drop(requests);
     });

@@ -24,13 +24,9 @@ use crate::service::codec::{Encoded, Request};
 use crate::service::limits::Permit;
 use crate::service::status::status;
 use crate::service::watch::Watch;
-use crate::service::{validate, Shared};
+use crate::service::{grace, validate, Shared};
 use crate::store::encode::Chunk;
 use crate::store::scan::{Offer, Scan, Turn};
-
-/// How long the status of an export that was ended waits for a client that takes nothing, in stall
-/// timeouts; then the call is cancelled.
-const GRACE: u32 = 10;
 
 /// How the rows of a chunk become messages.
 #[derive(Clone, Copy)]
@@ -212,8 +208,7 @@ impl Outflow {
             Ok(()) => drop(sink.close().await),
             Err(error) => {
                 // The client may come back for what it has not taken, and find why it was ended.
-                let grace = millis(shared.config.stall_timeout_ms) * GRACE;
-                select(pin!(fail(sink, error)), Delay::new(grace)).await;
+                select(pin!(fail(sink, error)), Delay::new(grace(&shared.config))).await;
             }
         }
         result
@@ -268,7 +263,10 @@ async fn flow(
     sent: &mut Sent,
     watch: &Watch,
 ) -> Result<()> {
-    while let Some(chunk) = next(sink, receiver).await? {
+    loop {
+        // A chunk is taken when there is room for it: one in hand is one more in memory.
+        watch.stall.during(poll_fn(|cx| poll_ready(sink, cx))).await?;
+        let Some(chunk) = next(sink, receiver).await? else { break };
         let chunk = sent.begin(chunk, shape);
         let messages = match shape {
             Shape::Invoices => chunk.len(),
@@ -282,8 +280,9 @@ async fn flow(
                     // The client took something.
                     watch.stall.begin();
                 }
-                // Flushed when there is nothing more at hand: frames are as large as can be.
-                let is_flushed = sent.messages + 1 == messages && receiver.is_empty();
+                // A chunk is flushed as one: it ends in a frame of its own, and is smaller than what
+                // gRPC would write by itself, with a fragment of a message at the end.
+                let is_flushed = sent.messages + 1 == messages;
                 let message = match shape {
                     Shape::Invoices => Encoded::Invoice(Arc::clone(&chunk), sent.messages),
                     Shape::Batches => Encoded::Batch(Arc::clone(&chunk)),

@@ -25,10 +25,13 @@ mod unary;
 mod validate;
 mod watch;
 
+use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
-use futures::future::poll_fn;
+use futures::future::{poll_fn, select};
 use futures::Sink;
+use futures_timer::Delay;
 use grpcio::{DuplexSink, ServiceBuilder, WriteFlags};
 
 use crate::config::Config;
@@ -116,10 +119,19 @@ async fn send<T>(sink: &mut DuplexSink<T>, message: T, flags: WriteFlags) -> Res
 }
 
 /// Ends a call of both directions: OK, or with the status of the error.
-async fn finish<T>(mut sink: DuplexSink<T>, result: Result<()>) {
-    // An error here is a call that is over already.
-    let _ = match result {
-        Ok(()) => futures::SinkExt::close(&mut sink).await,
-        Err(error) => sink.fail(status::status(&error)).await,
+async fn finish<T>(mut sink: DuplexSink<T>, result: Result<()>, config: &Config) {
+    // An error in any of these is a call that is over already.
+    let end = async {
+        match result {
+            Ok(()) => drop(futures::SinkExt::close(&mut sink).await),
+            Err(error) => drop(sink.fail(status::status(&error)).await),
+        }
     };
+    select(pin!(end), Delay::new(grace(config))).await;
+}
+
+/// How long the end of a call waits for a client that takes nothing: it is behind the messages that the
+/// client has not taken. Then the call is cancelled, and its place is free.
+fn grace(config: &Config) -> Duration {
+    Duration::from_millis(config.stall_timeout_ms) * 10
 }

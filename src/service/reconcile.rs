@@ -40,7 +40,7 @@ pub fn reconcile(shared: &Arc<Shared>, ctx: RpcContext<'_>, mut events: Events, 
             Err(error) => Err(error.clone()),
         };
         shared.count(&result);
-        finish(acks, result).await;
+        finish(acks, result, &shared.config).await;
         // Only now: dropping the events of an open call cancels it.
         drop(events);
     });
