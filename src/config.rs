@@ -106,9 +106,6 @@ settings! {
 
     /// The most jobs in one commit; further ones go into the next.
     group_commit_jobs: usize = 256;
-    /// The longest a commit waits for as many jobs as the one before it had, in microseconds. A caller
-    /// that is alone waits for nobody.
-    group_commit_wait_us: u64 = 200;
     /// When a commit returns: `full` (after an fsync; nothing acknowledged is lost when the power
     /// fails) or `normal` (nothing acknowledged is lost when the process is killed).
     synchronous: Synchronous = Synchronous::Full;

@@ -12,7 +12,6 @@ use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};
-use std::time::{Duration, Instant};
 
 use crossbeam_channel::{bounded, Receiver, Sender};
 use futures::channel::oneshot;
@@ -115,12 +114,9 @@ pub fn start(
     let (stop, stopped) = bounded(0);
     let wal = Wal::new(&path, config, Arc::clone(&metrics), wal_pressure);
     let group_jobs = config.group_commit_jobs;
-    let group_wait = Duration::from_micros(config.group_commit_wait_us);
     let thread = Builder::new()
         .name("billstream-writer".to_owned())
-        .spawn(move || {
-            WriterThread { conn, queued, stopped, group_jobs, group_wait, metrics, wal }.run()
-        })
+        .spawn(move || WriterThread { conn, queued, stopped, group_jobs, metrics, wal }.run())
         .map_err(|e| Error::Unusable(format!("cannot start the writer's thread: {e}")))?;
     Ok((Writer { jobs }, stop, thread))
 }
@@ -131,7 +127,6 @@ struct WriterThread {
     /// Disconnected when the thread is to stop.
     stopped: Receiver<()>,
     group_jobs: usize,
-    group_wait: Duration,
     metrics: Arc<Metrics>,
     wal: Wal,
 }
@@ -148,35 +143,13 @@ enum Attempt {
 
 impl WriterThread {
     fn run(mut self) {
-        let mut expected = 1;
         while let Some(first) = self.next() {
-            let group = self.gather(first, expected);
-            expected = group.len();
+            let mut group = vec![first];
+            group.extend(self.queued.try_iter().take(self.group_jobs - 1));
             self.commit(group);
             self.wal.limit(&self.conn);
         }
         self.wal.close(&self.conn);
-    }
-
-    /// The jobs of one commit: all at hand, and those that come within a moment while there are fewer
-    /// than the last commit had. Callers that each wait for their own acknowledgement come back
-    /// together, and a commit for the first of them would keep the others waiting for the next. A lone
-    /// caller waits for nobody. (PostgreSQL's `commit_delay` and `commit_siblings` are the same idea.)
-    fn gather(&self, first: Box<dyn Job>, expected: usize) -> Vec<Box<dyn Job>> {
-        let mut group = vec![first];
-        let until = Instant::now() + self.group_wait;
-        while group.len() < self.group_jobs {
-            let job = match self.queued.try_recv() {
-                Ok(job) => Some(job),
-                Err(_) if group.len() < expected => self.queued.recv_deadline(until).ok(),
-                Err(_) => None,
-            };
-            match job {
-                Some(job) => group.push(job),
-                None => break,
-            }
-        }
-        group
     }
 
     /// The next job; `None` when the thread is to stop and none waits.
