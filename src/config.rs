@@ -42,8 +42,9 @@ settings! {
     /// HOST:PORT to listen on; port 0 takes a free one.
     listen: String = "127.0.0.1:50051".to_owned();
     /// Threads that move bytes for gRPC. None of them waits for a lock or a queue; each has a database
-    /// connection for the small reads of `inline_rows`.
-    cq_threads: usize = 2;
+    /// connection for the small reads of `inline_rows`. A thread with exports under way reads its
+    /// sockets late: with more threads there is more often an idle one that reads them.
+    cq_threads: usize = 4;
     /// The largest request message in bytes; a larger one is RESOURCE_EXHAUSTED.
     max_message_bytes: usize = 4 << 20;
     /// Streams one connection may have open; a further one is RESOURCE_EXHAUSTED, with RetryInfo.
