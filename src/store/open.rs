@@ -189,9 +189,6 @@ fn prepare(conn: &mut Connection, config: &Config) -> Result<()> {
         Synchronous::Normal => "normal",
     };
     conn.pragma_update(None, "synchronous", synchronous)?;
-    // What a savepoint saves goes to a file when it is large: in memory, the end of every statement
-    // inside the savepoint would walk all of it.
-    conn.pragma_update(None, "temp_store", "file")?;
     Ok(())
 }
 
