@@ -35,12 +35,12 @@ impl Export {
     /// The `i`th: every fourth has one row a message. A dozen want everything, the others a few
     /// thousand rows, which is more than the windows and buffers hold.
     fn open(client: &Client, i: usize) -> Export {
-        let is_whole = i % 100 == 7 || i % 500 == 0;
+        let is_whole = i % 100 == 7 || i.is_multiple_of(500);
         let (after, rows) =
             if is_whole { (0, ROWS) } else { (i as i64 * 500, 5000 + i as i64 * 37 % 3000) };
         let max_rows = if is_whole { 0 } else { rows };
         let request = ExportRequest { after_sequence: after, max_rows, ..ExportRequest::default() };
-        let stream = if i % 4 == 0 {
+        let stream = if i.is_multiple_of(4) {
             Stream::Rows(client.export_invoices(&request, options()).unwrap())
         } else {
             Stream::Batches(client.export_invoice_batches(&request, options()).unwrap())
