@@ -25,7 +25,7 @@ test: deps
 lint: deps
 	cargo fmt --check
 	$(CARGO) clippy $(FLAGS) --all-targets -- -D warnings
-	RUSTDOCFLAGS='-D warnings' $(CARGO) doc $(FLAGS) --no-deps --document-private-items
+	RUSTDOCFLAGS='-D warnings' $(CARGO) doc $(FLAGS) --no-deps
 	cd benches/compare && cargo fmt --check && cargo clippy $(FLAGS) --all-targets -- -D warnings
 	@if command -v buf >/dev/null; then buf lint proto; else echo 'buf is not here: proto is not linted'; fi
 	@if command -v shellcheck >/dev/null; then shellcheck build/*.sh .ci/run; else echo 'shellcheck is not here'; fi

@@ -2,16 +2,16 @@
 //!
 //! Handlers run on the completion-queue threads of gRPC and never block there: what reads SQLite is
 //! a job of a worker thread, what writes is a job of the writer, and the future of the call waits
-//! for either.
+//! for either. (The exception, with its bound, is a small read: see `unary::answer`.)
 //!
 //! | module | what it is |
 //! |---|---|
-//! | [`unary`] | GetSummary and ListInvoices |
-//! | [`export`] | ExportInvoices and ExportInvoiceBatches |
-//! | [`bulk_create`], [`reconcile`] | the rpcs that write |
-//! | [`validate`] | from messages to the model |
-//! | [`status`] | from errors to statuses: the one table |
-//! | [`codec`], [`token`], [`limits`], [`watch`] | their tools |
+//! | `unary` | GetSummary and ListInvoices |
+//! | `export` | ExportInvoices and ExportInvoiceBatches |
+//! | `bulk_create`, `reconcile` | the rpcs that write |
+//! | `validate` | from messages to the model |
+//! | `status` | from errors to statuses: the one table |
+//! | `codec`, `token`, `limits`, `watch`, `echo` | their tools |
 
 mod bulk_create;
 mod codec;

@@ -20,7 +20,7 @@ pub fn decode(filter: &Filter, token: &str) -> Result<i64> {
     }
 }
 
-/// FNV-1a with 64 bits (http://www.isthe.com/chongo/tech/comp/fnv/): it is stable between builds,
+/// FNV-1a with 64 bits (<http://www.isthe.com/chongo/tech/comp/fnv/>): it is stable between builds,
 /// and guards against mistakes, not against malice: any sequence may be asked for anyway.
 fn checksum(filter: &Filter, sequence: i64) -> u64 {
     let Filter { customer_id, statuses, issued_from, issued_until } = filter;

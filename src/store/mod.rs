@@ -7,7 +7,7 @@
 //! | [`read`] | the pool of read-only connections, summaries and pages |
 //! | [`scan`] | exports: a scan that can wait |
 //! | [`encode`] | from a row to protobuf bytes |
-//! | [`write`] | the one writer and its group commit |
+//! | [`mod@write`] | the one writer and its group commit |
 //! | [`staged`], [`bulk`] | uploads before and at their commit |
 //! | [`reconcile`] | payments |
 //! | [`wal`] | the write-ahead log and its limit |
