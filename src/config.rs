@@ -42,9 +42,9 @@ settings! {
     /// HOST:PORT to listen on; port 0 takes a free one.
     listen: String = "127.0.0.1:50051".to_owned();
     /// Threads that move bytes for gRPC. None of them waits for a lock or a queue; each has a database
-    /// connection for the small reads of `inline_rows`. A thread with exports under way reads its
-    /// sockets late: with more threads there is more often an idle one that reads them.
-    cq_threads: usize = 4;
+    /// connection for the small reads of `inline_rows`. All calls of a connection are served by one of them.
+    /// More serve more calls at once where there are the cores; fewer answer a lone call sooner.
+    cq_threads: usize = 2;
     /// The largest request message in bytes; a larger one is RESOURCE_EXHAUSTED.
     max_message_bytes: usize = 4 << 20;
     /// Streams one connection may have open; a further one is RESOURCE_EXHAUSTED, with RetryInfo.
@@ -113,8 +113,13 @@ settings! {
     /// The longest to wait for another process that has the database locked, in milliseconds; then
     /// UNAVAILABLE.
     busy_timeout_ms: u64 = 5_000;
-    /// Page cache of each database connection in bytes.
+    /// Page cache of each connection that reads in bytes.
     cache_bytes: usize = 8 << 20;
+    /// Page cache of the one connection that writes in bytes. A transaction that changes more is written to
+    /// the log in parts, some of them more than once.
+    writer_cache_bytes: usize = 32 << 20;
+    /// The size of the write-ahead log in bytes from which a commit copies it into the database.
+    checkpoint_bytes: u64 = 32 << 20;
     /// The size of the write-ahead log in bytes at which scans are asked to begin again from their
     /// cursor, so that it can be emptied.
     wal_limit_bytes: u64 = 64 << 20;

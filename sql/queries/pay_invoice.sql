@@ -1,5 +1,5 @@
 -- Purpose: sets what is paid of an invoice.
--- Parameters: :sequence, :paid_cents, :status.
+-- Parameters: :paid_cents, :status, :sequence.
 -- Index: SEARCH invoices USING INTEGER PRIMARY KEY (rowid=?)
 UPDATE invoices
 SET paid_cents = :paid_cents, status = :status

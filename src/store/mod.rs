@@ -10,6 +10,7 @@
 //! | [`mod@write`] | the one writer and its group commit |
 //! | [`staged`], [`bulk`] | uploads before and at their commit |
 //! | [`reconcile`] | payments |
+//! | `totals` | the kept totals |
 //! | [`wal`] | the write-ahead log and its limit |
 //! | [`maintain`] | check and backup |
 
@@ -23,6 +24,7 @@ pub mod reconcile;
 pub mod scan;
 pub mod sql;
 pub mod staged;
+mod totals;
 pub mod wal;
 pub mod write;
 

@@ -5,6 +5,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 
 use crate::config::{Config, Synchronous};
@@ -88,11 +89,14 @@ fn pragma(conn: &Connection, name: &str, path: &Path) -> Result<i32> {
 /// Sets what every connection needs. The busy timeout is first: the others may wait for a lock.
 pub fn set_pragmas(conn: &Connection, config: &Config) -> rusqlite::Result<()> {
     conn.busy_timeout(Duration::from_millis(config.busy_timeout_ms))?;
-    // SQLite takes KiB as a negative number.
-    let cache_kib = i64::try_from(config.cache_bytes / 1024).unwrap_or(i64::MAX);
-    conn.pragma_update(None, "cache_size", -cache_kib)?;
+    conn.pragma_update(None, "cache_size", kib(config.cache_bytes))?;
     conn.set_prepared_statement_cache_capacity(32);
     Ok(())
+}
+
+/// SQLite takes KiB as a negative number.
+fn kib(bytes: usize) -> i64 {
+    -i64::try_from(bytes / 1024).unwrap_or(i64::MAX)
 }
 
 /// The path with its directory resolved, so that one file has one lock whatever it is called.
@@ -189,6 +193,12 @@ fn prepare(conn: &mut Connection, config: &Config) -> Result<()> {
         Synchronous::Normal => "normal",
     };
     conn.pragma_update(None, "synchronous", synchronous)?;
+    conn.pragma_update(None, "cache_size", kib(config.writer_cache_bytes))?;
+    let page_bytes: i64 = conn.pragma_query_value(None, "page_size", |row| row.get(0))?;
+    let checkpoint_bytes = i64::try_from(config.checkpoint_bytes).unwrap_or(i64::MAX);
+    conn.pragma_update(None, "wal_autocheckpoint", (checkpoint_bytes / page_bytes).max(1))?;
+    // `totals` does their work.
+    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false)?;
     Ok(())
 }
 

@@ -1,16 +1,18 @@
 //! Reconcile: one job applies a batch of events, each once.
 
-use rusqlite::{named_params, CachedStatement, Connection, OptionalExtension, Row};
+use rusqlite::{params, CachedStatement, Connection, OptionalExtension, Row};
 
 use crate::error::Result;
 use crate::model::{Ack, Event, Outcome, Payment, Status, Timestamp};
-use crate::store::error::is_overflow;
 use crate::store::sql;
+use crate::store::totals::{Addition, Totals};
 
 /// Applies `events` in their order and returns an acknowledgement for each.
 pub fn apply(conn: &Connection, events: &[Event]) -> Result<Vec<Ack>> {
     let mut statements = Statements::prepare(conn)?;
-    events.iter().map(|event| statements.apply(event)).collect()
+    let acks = events.iter().map(|event| statements.apply(event)).collect();
+    statements.totals.save()?;
+    acks
 }
 
 struct Statements<'a> {
@@ -18,11 +20,13 @@ struct Statements<'a> {
     find_invoice: CachedStatement<'a>,
     pay_invoice: CachedStatement<'a>,
     insert_event: CachedStatement<'a>,
+    totals: Totals<'a>,
 }
 
 /// What a payment finds.
 struct Invoice {
     sequence: i64,
+    customer_id: String,
     total_amount_cents: i64,
     paid_cents: i64,
     currency: String,
@@ -36,6 +40,7 @@ impl<'a> Statements<'a> {
             find_invoice: conn.prepare_cached(sql::FIND_INVOICE)?,
             pay_invoice: conn.prepare_cached(sql::PAY_INVOICE)?,
             insert_event: conn.prepare_cached(sql::INSERT_EVENT)?,
+            totals: Totals::prepare(conn)?,
         })
     }
 
@@ -68,7 +73,7 @@ impl<'a> Statements<'a> {
     fn find_first(&mut self, ack: &mut Ack) -> Result<bool> {
         let found = self
             .find_event
-            .query_row(named_params! { ":event_id": ack.event_id }, |row: &Row<'_>| {
+            .query_row([&ack.event_id], |row: &Row<'_>| {
                 Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
             })
             .optional()?;
@@ -102,14 +107,14 @@ impl<'a> Statements<'a> {
         let invoice = |row: &Row<'_>| {
             Ok(Invoice {
                 sequence: row.get(0)?,
-                total_amount_cents: row.get(1)?,
-                paid_cents: row.get(2)?,
-                currency: row.get(3)?,
-                status: row.get(4)?,
+                customer_id: row.get(1)?,
+                total_amount_cents: row.get(2)?,
+                paid_cents: row.get(3)?,
+                currency: row.get(4)?,
+                status: row.get(5)?,
             })
         };
-        let params = named_params! { ":invoice_id": invoice_id };
-        Ok(self.find_invoice.query_row(params, invoice).optional()?)
+        Ok(self.find_invoice.query_row([invoice_id], invoice).optional()?)
     }
 
     /// Applies the payment; false, with nothing changed, when a sum would overflow.
@@ -117,15 +122,13 @@ impl<'a> Statements<'a> {
         let Some(paid_cents) = invoice.paid_cents.checked_add(payment.amount_cents) else {
             return Ok(false);
         };
-        let status = Status::of(invoice.total_amount_cents, paid_cents);
-        let params = named_params! {
-            ":sequence": invoice.sequence, ":paid_cents": paid_cents, ":status": status as i32,
-        };
-        match self.pay_invoice.execute(params) {
-            Ok(_) => {}
-            Err(error) if is_overflow(&error) => return Ok(false),
-            Err(error) => return Err(error.into()),
+        let addition =
+            Addition { invoice_count: 0, total_cents: 0, paid_cents: payment.amount_cents };
+        if !self.totals.add(&invoice.customer_id, &invoice.currency, addition)? {
+            return Ok(false);
         }
+        let status = Status::of(invoice.total_amount_cents, paid_cents);
+        self.pay_invoice.execute(params![paid_cents, status as i32, invoice.sequence])?;
         ack.outcome = match status {
             Status::PartiallyPaid => Outcome::Partial,
             Status::Overpaid => Outcome::Overpaid,
@@ -145,19 +148,19 @@ impl<'a> Statements<'a> {
             reference: String::new(),
         };
         let payment = event.payment.as_ref().unwrap_or(&nothing);
-        self.insert_event.execute(named_params! {
-            ":event_id": event.event_id,
-            ":invoice_id": payment.invoice_id,
-            ":amount_cents": payment.amount_cents,
-            ":currency": payment.currency,
-            ":received_at": payment.received_at.seconds,
-            ":received_at_nanos": payment.received_at.nanos,
-            ":reference": payment.reference,
-            ":outcome": ack.outcome,
-            ":invoice_status": ack.invoice_status,
-            ":outstanding_cents": ack.outstanding_cents,
-            ":message": ack.message,
-        })?;
+        self.insert_event.execute(params![
+            event.event_id,
+            payment.invoice_id,
+            payment.amount_cents,
+            payment.currency,
+            payment.received_at.seconds,
+            payment.received_at.nanos,
+            payment.reference,
+            ack.outcome,
+            ack.invoice_status,
+            ack.outstanding_cents,
+            ack.message,
+        ])?;
         Ok(())
     }
 }

@@ -86,6 +86,11 @@ impl Scan {
         }
     }
 
+    /// Whether it has had a turn.
+    pub fn has_begun(&self) -> bool {
+        self.until.is_some()
+    }
+
     /// Runs until the rows end or `offer` says so.
     pub fn run(
         &mut self,

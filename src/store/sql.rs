@@ -26,9 +26,11 @@ macro_rules! statements {
 }
 
 statements! {
+    ADD_CUSTOMER_TOTAL = "add_customer_total";
     CHECK_TOTALS = "check_totals";
     CREATED_TOTALS = "created_totals";
     FIND_BULK_COMMIT = "find_bulk_commit";
+    FIND_CURRENCY_TOTAL = "find_currency_total";
     FIND_EVENT = "find_event";
     FIND_INVOICE = "find_invoice";
     INSERT_BULK_COMMIT = "insert_bulk_commit";
@@ -39,6 +41,7 @@ statements! {
     INVOICES_AFTER_FILTERED = "invoices_after_filtered";
     LAST_SEQUENCE = "last_sequence";
     PAY_INVOICE = "pay_invoice";
+    SET_CURRENCY_TOTAL = "set_currency_total";
     SUMMARY = "summary";
     SUMMARY_BY_CUSTOMER = "summary_by_customer";
     SUMMARY_BY_CUSTOMER_AND_DATE = "summary_by_customer_and_date";

@@ -1,5 +1,5 @@
-//! The discipline of the write-ahead log. SQLite copies it into the database by itself, at every
-//! thousand pages, but can begin it anew only in a moment without readers in it. Under long scans
+//! The discipline of the write-ahead log. SQLite copies it into the database by itself, from
+//! `checkpoint_bytes` on, but can begin it anew only in a moment without readers in it. Under long scans
 //! that moment must be made.
 
 use std::path::{Path, PathBuf};

@@ -4,10 +4,8 @@
 //! each with its own result. A failed job rolls back alone; a failed commit fails them all. A job whose
 //! caller has gone away is not committed.
 //!
-//! Jobs run without savepoints at first. Inside one, the end of each statement costs a walk over all pages
-//! that the savepoint has saved in memory, so a large upload would take a time that is quadratic in its
-//! size; saved in a file, as they are then, they cost every row some writes. Only when a job fails are the
-//! jobs of its transaction run again, each in its savepoint.
+//! Jobs run without savepoints at first: inside one, SQLite saves each page before it is changed. Only when
+//! a job fails are the jobs of its transaction run again, each in its savepoint.
 
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::path::PathBuf;
@@ -169,21 +167,14 @@ impl WriterThread {
             match self.attempt(&mut group, savepoints) {
                 Ok(Attempt::Done) => break,
                 Ok(Attempt::CallerLeft) => {}
-                Ok(Attempt::JobFailed) => {
-                    savepoints = true;
-                    self.save_in("file");
-                }
+                Ok(Attempt::JobFailed) => savepoints = true,
                 Err(error) => {
                     log::warn!("a commit of {} jobs failed: {error}", group.len());
                     self.roll_back();
-                    self.save_in("memory");
                     group.into_iter().for_each(|job| job.finish(Some(error.clone())));
                     return;
                 }
             }
-        }
-        if savepoints {
-            self.save_in("memory");
         }
         self.metrics.commits.add(1);
         self.metrics.jobs_committed.add(group.len() as u64);
@@ -219,13 +210,6 @@ impl WriterThread {
         }
         self.execute("COMMIT")?;
         Ok(Attempt::Done)
-    }
-
-    /// Where the next transactions keep what savepoints and statements may have to bring back.
-    fn save_in(&self, temp_store: &str) {
-        if let Err(error) = self.conn.pragma_update(None, "temp_store", temp_store) {
-            log::warn!("temp_store stays as it is: {error}");
-        }
     }
 
     fn execute(&self, statement: &str) -> Result<()> {
