@@ -4,7 +4,7 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{bounded, Receiver, Sender};
+use crossbeam_channel::{bounded, Receiver, RecvTimeoutError, Sender};
 use futures::executor::block_on;
 use futures::future::{select, Either};
 use futures_timer::Delay;
@@ -13,7 +13,7 @@ use grpcio::{ChannelBuilder, EnvBuilder, Environment, ServerBuilder, ServerCrede
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::metrics::Metrics;
-use crate::service::{self, echo::Echoes, limits::Limits, Shared};
+use crate::service::{self, echo::Echoes, limits::Limits, poller::Poller, Shared};
 use crate::store::{Store, StoreThread};
 use crate::workers::Workers;
 
@@ -24,7 +24,7 @@ const CANCEL_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Call slots a completion queue offers at once. With the 1,024 of grpcio a stop can take over 12
 /// seconds (tikv/grpc-rs#674); each slot is offered anew as soon as it is taken.
-const SLOTS_PER_CQ: usize = 32;
+pub const SLOTS_PER_CQ: usize = 32;
 
 /// A running server. It serves until it is shut down; dropping it shuts it down too.
 ///
@@ -51,9 +51,7 @@ pub struct Server {
 /// What a stop takes apart, in its order.
 struct Parts {
     grpc: grpcio::Server,
-    env: Arc<Environment>,
-    /// Disconnected when the last completion-queue thread has ended.
-    threads_ended: Receiver<()>,
+    envs: Environments,
     exports: Workers,
     unary: Workers,
     store: StoreThread,
@@ -70,9 +68,11 @@ impl Server {
             Workers::start("billstream-unary", config.unary_workers, config.max_queued_unary)?;
         let exports =
             Workers::start("billstream-export", config.export_workers, config.max_exports)?;
-        let (env, threads_ended) = environment(&config);
+        let Environments { env, poller_env, threads_ended } = Environments::start(&config);
+        let poller = Poller::start(&poller_env);
         let shared = Arc::new(Shared {
-            echoes: Echoes::start(&env),
+            echoes: Echoes::start(&env, poller.clone()),
+            poller,
             store,
             metrics,
             limits: Limits::new(&config),
@@ -93,7 +93,8 @@ impl Server {
                 Error::Unavailable(format!("cannot listen on {listen}: {}", bind_error(listen)))
             })?;
         grpc.start();
-        let parts = Parts { grpc, env, threads_ended, exports, unary, store: store_thread };
+        let envs = Environments { env, poller_env, threads_ended };
+        let parts = Parts { grpc, envs, exports, unary, store: store_thread };
         Ok(Server { addr: SocketAddr::new(listen.ip(), port), shared, parts: Some(parts) })
     }
 
@@ -126,7 +127,7 @@ impl Server {
 
     fn stop(&mut self) -> Result<()> {
         let Some(parts) = self.parts.take() else { return Ok(()) };
-        let Parts { mut grpc, env, threads_ended, exports, unary, store } = parts;
+        let Parts { mut grpc, envs, exports, unary, store } = parts;
         let drain = Duration::from_millis(self.shared.config.drain_timeout_ms);
         let start = Instant::now();
         let stopped = grpc.shutdown();
@@ -145,10 +146,11 @@ impl Server {
         unary.stop();
         self.shared.store.reader.close();
         store.stop();
-        drop((grpc, env));
-        let ended = threads_ended.recv_timeout(CANCEL_TIMEOUT);
+        self.shared.poller.close();
+        drop(grpc);
+        let all_ended = envs.stop(CANCEL_TIMEOUT);
         log::info!("stopped after {:?}", start.elapsed());
-        if drained && ended != Err(crossbeam_channel::RecvTimeoutError::Timeout) {
+        if drained && all_ended {
             Ok(())
         } else {
             Err(Error::Internal("gRPC did not stop in time; the database is closed".to_owned()))
@@ -180,32 +182,52 @@ fn bind_error(listen: SocketAddr) -> String {
     }
 }
 
-/// The completion-queue threads, and a receiver that is disconnected when they have ended: grpcio
-/// does not join them.
-fn environment(config: &Config) -> (Arc<Environment>, Receiver<()>) {
-    let (alive, ended) = bounded::<()>(0);
-    // Each thread takes one clone with it. Held here they would outlive the threads.
-    let clones: Vec<Option<Sender<()>>> = vec![Some(alive); config.cq_threads];
-    let clones = std::sync::Mutex::new(clones);
-    let env = EnvBuilder::new()
-        .cq_count(config.cq_threads)
-        .name_prefix("billstream-cq")
-        .before_stop(move || {
-            let mut clones = clones.lock().unwrap_or_else(|e| e.into_inner());
-            drop(clones.pop());
-        })
-        .build();
-    (Arc::new(env), ended)
+/// The threads of gRPC.
+struct Environments {
+    /// Those that serve calls.
+    env: Arc<Environment>,
+    /// The one of [`Poller`].
+    poller_env: Arc<Environment>,
+    /// Disconnected when the last of them has ended: grpcio does not join them.
+    threads_ended: Receiver<()>,
 }
 
-fn channel(env: &Arc<Environment>, config: &Config) -> ChannelBuilder {
+impl Environments {
+    fn start(config: &Config) -> Environments {
+        let (alive, threads_ended) = bounded::<()>(0);
+        // Each thread takes one clone with it. Held here they would outlive the threads.
+        let clones: Vec<Option<Sender<()>>> = vec![Some(alive); config.cq_threads + 1];
+        let clones = Arc::new(std::sync::Mutex::new(clones));
+        let start = |name: &str, threads| {
+            let clones = Arc::clone(&clones);
+            let env =
+                EnvBuilder::new().cq_count(threads).name_prefix(name).before_stop(move || {
+                    drop(clones.lock().unwrap_or_else(|e| e.into_inner()).pop());
+                });
+            Arc::new(env.build())
+        };
+        Environments {
+            env: start("billstream-cq", config.cq_threads),
+            poller_env: start("billstream-poll", 1),
+            threads_ended,
+        }
+    }
+
+    /// Whether all threads have ended in time.
+    fn stop(self, timeout: Duration) -> bool {
+        drop((self.env, self.poller_env));
+        self.threads_ended.recv_timeout(timeout) != Err(RecvTimeoutError::Timeout)
+    }
+}
+
+/// The settings of the connections. (Public for a program that measures what gRPC itself can do.)
+pub fn channel(env: &Arc<Environment>, config: &Config) -> ChannelBuilder {
     let max_streams = i32::try_from(config.max_streams_per_connection).unwrap_or(i32::MAX);
-    // OK because `validate` bounds it.
-    let max_message = i32::try_from(config.max_message_bytes).unwrap_or(i32::MAX);
     ChannelBuilder::new(Arc::clone(env))
         // Two servers would otherwise share a port in silence.
         .reuse_port(false)
-        .max_receive_message_len(max_message)
+        // Limited by `service::codec::Request`, which costs less.
+        .max_receive_message_len(-1)
         // A stream past our limit is to be answered, not held back by the client; the room above
         // the limit is for unary calls and for the answers.
         .max_concurrent_stream(max_streams.saturating_add(1024))

@@ -98,6 +98,7 @@ struct Upload {
     commit: Option<String>,
     max_rows: usize,
     max_bytes: usize,
+    max_message_bytes: usize,
 }
 
 impl Upload {
@@ -109,17 +110,19 @@ impl Upload {
             commit: None,
             max_rows: shared.config.max_upload_rows,
             max_bytes: shared.config.max_upload_bytes,
+            max_message_bytes: shared.config.max_message_bytes,
         }
     }
 
     fn take(&mut self, request: Request<CreateInvoiceRequest>) -> Result<()> {
         let index = self.requests;
         self.requests += 1;
-        self.bytes += request.bytes;
+        self.bytes += request.bytes();
         if self.bytes > self.max_bytes {
             return Err(exhausted("max_upload_bytes", self.max_bytes));
         }
-        let request = request.message(&format!("requests[{index}]"))?;
+        let what = format_args!("requests[{index}]");
+        let request = request.message(what, self.max_message_bytes)?;
         if self.commit.is_some() {
             let what = format!("requests[{index}]");
             return Err(Error::invalid(what, "came after the commit, which is the last message"));

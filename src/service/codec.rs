@@ -1,5 +1,7 @@
 //! What goes over the wire where the generated messages would not do.
 
+use std::fmt;
+use std::marker::PhantomData;
 use std::sync::Arc;
 
 use grpcio::{GrpcSlice, Marshaller, MessageReader, Method};
@@ -8,18 +10,37 @@ use protobuf::Message;
 use crate::error::{Error, Result};
 use crate::store::encode::Chunk;
 
-/// A request as it came. grpcio answers bytes that are not a message with INTERNAL; kept as a
-/// value, the fault is the client's INVALID_ARGUMENT.
+/// A request as it came.
+///
+/// It is measured and parsed here and not in gRPC. gRPC's own limit on messages costs a filter that
+/// every message passes, in both directions: without it an export sends 1.28 times the rows a second.
+/// (It looks at a message when all of it has come, as this does.) And grpcio answers bytes that are no
+/// message with INTERNAL, where the fault is the client's INVALID_ARGUMENT.
 pub struct Request<M> {
-    message: std::result::Result<M, String>,
-    /// The size on the wire.
-    pub bytes: usize,
+    reader: MessageReader,
+    message: PhantomData<M>,
 }
 
-impl<M> Request<M> {
+impl<M: Message> Request<M> {
+    /// The size on the wire.
+    pub fn bytes(&self) -> usize {
+        self.reader.len()
+    }
+
     /// The message, or what is wrong with it, under the name `what`.
-    pub fn message(self, what: &str) -> Result<M> {
-        self.message.map_err(|why| Error::invalid(what, format!("not a valid message: {why}")))
+    pub fn message(self, what: impl fmt::Display, max_bytes: usize) -> Result<M> {
+        let bytes = self.bytes();
+        if bytes > max_bytes {
+            let message = format!("{what} has {bytes} bytes; max_message_bytes is {max_bytes}");
+            return Err(Error::Exhausted { message, retry_after: None });
+        }
+        grpcio::pb_de(self.reader).map_err(|error| {
+            let why = match error {
+                grpcio::Error::Codec(error) => error.to_string(),
+                other => other.to_string(),
+            };
+            Error::invalid(what.to_string(), format!("not a valid message: {why}"))
+        })
     }
 }
 
@@ -52,13 +73,8 @@ pub fn parsed<Q: Message, P: Message>(method: &Method<Q, P>) -> Method<Request<Q
     }
 }
 
-fn receive<M: Message>(reader: MessageReader) -> grpcio::Result<Request<M>> {
-    let bytes = reader.len();
-    let message = grpcio::pb_de(reader).map_err(|error| match error {
-        grpcio::Error::Codec(error) => error.to_string(),
-        other => other.to_string(),
-    });
-    Ok(Request { message, bytes })
+fn receive<M>(reader: MessageReader) -> grpcio::Result<Request<M>> {
+    Ok(Request { reader, message: PhantomData })
 }
 
 fn copy(encoded: &Encoded, buffer: &mut GrpcSlice) -> grpcio::Result<()> {

@@ -9,19 +9,20 @@ use futures::channel::{mpsc, oneshot};
 use futures::StreamExt;
 use grpcio::{ChannelBuilder, Client, Environment};
 
+use crate::service::poller::Poller;
+
 /// A task on each thread that answers when its thread comes to it.
 pub struct Echoes {
     threads: Vec<mpsc::UnboundedSender<oneshot::Sender<()>>>,
+    poller: Poller,
 }
 
 impl Echoes {
     /// To be called before anything else picks threads of `env`: it hands them out in turn.
-    pub fn start(env: &Arc<Environment>) -> Echoes {
+    pub fn start(env: &Arc<Environment>, poller: Poller) -> Echoes {
         let start_one = |_| {
-            // Never connected: a channel is what binds a task to a thread.
-            let channel = ChannelBuilder::new(Arc::clone(env)).connect("127.0.0.1:0");
             let (calls, mut called) = mpsc::unbounded::<oneshot::Sender<()>>();
-            Client::new(channel).spawn(async move {
+            spawn_on_next_thread(env, async move {
                 while let Some(reply) = called.next().await {
                     // OK to fail: the call is over.
                     let _ = reply.send(());
@@ -29,7 +30,8 @@ impl Echoes {
             });
             calls
         };
-        Echoes { threads: (0..env.completion_queues().len()).map(start_one).collect() }
+        let threads = (0..env.completion_queues().len()).map(start_one).collect();
+        Echoes { threads, poller }
     }
 
     /// Returns when each thread has handed over what it had read when this was called, and the
@@ -38,8 +40,9 @@ impl Echoes {
         // Once for the other threads to hand over. Once more, because the answer of the caller's
         // own thread may stand before what they handed over.
         for _ in 0..2 {
+            let polled = self.poller.echo();
             let answers: Vec<_> = self.threads.iter().map(call_one).collect();
-            for answer in answers {
+            for answer in answers.into_iter().chain([polled]) {
                 // OK to fail: the server is stopping.
                 let _ = answer.await;
             }
@@ -52,4 +55,14 @@ fn call_one(thread: &mpsc::UnboundedSender<oneshot::Sender<()>>) -> oneshot::Rec
     // OK to fail: then the answer fails too.
     let _ = thread.unbounded_send(reply);
     answer
+}
+
+/// Runs `task` on the thread of `env` whose turn it is.
+pub fn spawn_on_next_thread(
+    env: &Arc<Environment>,
+    task: impl std::future::Future<Output = ()> + Send + 'static,
+) {
+    // Never connected: a channel is what binds a task to a thread.
+    let channel = ChannelBuilder::new(Arc::clone(env)).connect("127.0.0.1:0");
+    Client::new(channel).spawn(task);
 }

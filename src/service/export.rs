@@ -63,7 +63,8 @@ fn start(
     request: Request<ExportRequest>,
     shape: Shape,
 ) -> Result<Outflow> {
-    let (filter, after, max_rows) = validate::export(request.message("ExportRequest")?)?;
+    let request = request.message("ExportRequest", shared.config.max_message_bytes)?;
+    let (filter, after, max_rows) = validate::export(request)?;
     let permit = shared.limits.admit(&shared.limits.exports, ctx.peer())?;
     let (metrics, pressure) = (Arc::clone(&shared.metrics), shared.store.wal_pressure.clone());
     let scan = Scan::new(filter, after, max_rows, &shared.config, metrics, pressure);
@@ -120,10 +121,18 @@ impl ScanTask {
     fn run(self: Arc<Self>) {
         let Some((mut scan, sender)) = self.take() else { return };
         let (start, closed) = (Instant::now(), sender.closed());
+        let mut is_first = !scan.has_begun();
+        let mut polling = None;
         let turn = scan.run(
             &self.shared.store.reader,
             move || closed.get(),
-            |chunk| self.offer(&sender, chunk, start),
+            |chunk| {
+                // Not for the first: most exports are small.
+                if !std::mem::take(&mut is_first) {
+                    polling.get_or_insert_with(|| self.shared.poller.poll());
+                }
+                self.offer(&sender, chunk, start)
+            },
         );
         let verdict = match turn {
             Ok(Turn::Paused) => return self.park(scan, sender),
@@ -134,6 +143,7 @@ impl ScanTask {
     }
 
     fn offer(&self, sender: &Sender<Chunk>, chunk: Chunk, turn_start: Instant) -> Offer {
+        give_way(&self.shared);
         let config = &self.shared.config;
         let others_wait = self.shared.exports.has_waiting();
         match sender.try_send(chunk) {
@@ -175,6 +185,18 @@ impl ScanTask {
     }
 }
 
+/// Messages between two moments at which a completion-queue thread gives way: some 50 microseconds.
+const MESSAGES_A_YIELD: usize = 16;
+
+/// Lets another thread have the core, if one waits for it. Exports use all the time they are given, and
+/// with one on every thread a call that takes microseconds would wait for the scheduler's slices of
+/// milliseconds. (See `poller` for what it gains; it costs 2 % of the rows a second.)
+fn give_way(shared: &Shared) {
+    if shared.limits.exports.open() >= shared.config.cq_threads {
+        std::thread::yield_now();
+    }
+}
+
 fn millis(n: u64) -> Duration {
     Duration::from_millis(n)
 }
@@ -192,7 +214,7 @@ struct Outflow {
 impl Outflow {
     async fn run(self, mut sink: ServerStreamingSink<Encoded>, shared: &Shared) -> Result<()> {
         let Outflow { mut receiver, verdict, shape, mut sent, watch, permit: _permit } = self;
-        let flow = flow(&mut sink, &mut receiver, &verdict, shape, &mut sent, &watch);
+        let flow = flow(&mut sink, &mut receiver, &verdict, shape, &mut sent, &watch, shared);
         let result = watch.guard(flow).await;
         // Ends the scan, if it has not ended.
         drop(receiver);
@@ -262,6 +284,7 @@ async fn flow(
     shape: Shape,
     sent: &mut Sent,
     watch: &Watch,
+    shared: &Shared,
 ) -> Result<()> {
     loop {
         // A chunk is taken when there is room for it: one in hand is one more in memory.
@@ -289,6 +312,9 @@ async fn flow(
                 };
                 start_send(sink, message, !is_flushed)?;
                 sent.messages += 1;
+                if sent.messages % MESSAGES_A_YIELD == 0 {
+                    give_way(shared);
+                }
             }
             Poll::Ready(Ok::<(), Error>(()))
         });

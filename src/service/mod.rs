@@ -11,13 +11,15 @@
 //! | `bulk_create`, `reconcile` | the rpcs that write |
 //! | `validate` | from messages to the model |
 //! | `status` | from errors to statuses: the one table |
-//! | `codec`, `token`, `limits`, `watch`, `echo` | their tools |
+//! | `codec`, `token`, `limits`, `watch` | their tools |
+//! | `echo`, `poller` | the threads of gRPC |
 
 mod bulk_create;
 mod codec;
 pub mod echo;
 mod export;
 pub mod limits;
+pub mod poller;
 mod reconcile;
 mod status;
 mod token;
@@ -53,6 +55,7 @@ pub struct Shared {
     /// The threads of the exports; the queue has room for every export that is admitted.
     pub exports: Queue,
     pub echoes: echo::Echoes,
+    pub poller: poller::Poller,
 }
 
 impl Shared {

@@ -31,7 +31,7 @@ pub fn reconcile(shared: &Arc<Shared>, ctx: RpcContext<'_>, mut events: Events, 
                 let (queue, queued) = bridge::bounded(shared.config.reconcile_queue_events);
                 let halves = async {
                     try_join!(
-                        take(&mut events, queue, &watch),
+                        take(&mut events, queue, &watch, shared.config.max_message_bytes),
                         acknowledge(&shared, queued, &mut acks, &watch),
                     )
                 };
@@ -47,10 +47,16 @@ pub fn reconcile(shared: &Arc<Shared>, ctx: RpcContext<'_>, mut events: Events, 
 }
 
 /// The first half. Dropping the queue tells the second that there are no more.
-async fn take(events: &mut Events, queue: Sender<Event>, watch: &Watch) -> Result<()> {
+async fn take(
+    events: &mut Events,
+    queue: Sender<Event>,
+    watch: &Watch,
+    max_bytes: usize,
+) -> Result<()> {
     while let Some(event) = watch.idle.during(events.next()).await {
         // An error is a call that is over.
-        let event = event.map_err(|_| Error::Cancelled)?.message("ReconcileEvent")?;
+        let event = event.map_err(|_| Error::Cancelled)?;
+        let event = event.message("ReconcileEvent", max_bytes)?;
         poll_fn(|cx| queue.poll_ready(cx)).await;
         // It can only fail when the second half is gone, and then this one is dropped with it.
         queue.try_send(validate::event(event)).map_err(|_| Error::Cancelled)?;

@@ -21,7 +21,8 @@ pub fn get_summary(
     request: Request<SummaryRequest>,
     sink: UnarySink<Summary>,
 ) {
-    let query = request.message("SummaryRequest").and_then(validate::summary).map(|filter| Query {
+    let request = request.message("SummaryRequest", shared.config.max_message_bytes);
+    let query = request.and_then(validate::summary).map(|filter| Query {
         is_small: !filter.has_dates(),
         read: move |conn: &_| read::summary(conn, &filter).and_then(summary_message),
     });
@@ -34,7 +35,8 @@ pub fn list_invoices(
     request: Request<ListInvoicesRequest>,
     sink: UnarySink<Encoded>,
 ) {
-    let query = request.message("ListInvoicesRequest").and_then(|request| {
+    let request = request.message("ListInvoicesRequest", shared.config.max_message_bytes);
+    let query = request.and_then(|request| {
         let (filter, size) = validate::list(&request, shared.config.max_page_size)?;
         let after = token::decode(&filter, &request.page_token)?;
         Ok(Query {

@@ -56,8 +56,11 @@ enum Load {
         #[arg(default_value_t = 100_000)]
         events: usize,
     },
-    /// 100 unary calls a second beside 8 exports.
-    Beside,
+    /// 100 unary calls a second beside exports.
+    Beside {
+        #[arg(default_value_t = 8)]
+        exports: usize,
+    },
 }
 
 fn main() {
@@ -78,7 +81,9 @@ fn main() {
             Load::Uploaders => load::uploaders(address, 16, 100, duration).await,
             Load::Reconcile { clients } => load::reconcile(address, clients, duration).await,
             Load::Pipeline { events } => load::pipeline(address, events).await,
-            Load::Beside => load::beside_exports(address, Unary::summary(), 8, 100, duration).await,
+            Load::Beside { exports } => {
+                load::beside_exports(address, Unary::summary(), exports, 100, duration).await
+            }
         }
     });
     match outcome {
