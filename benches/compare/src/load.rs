@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::{Bytes, BytesMut};
@@ -351,7 +352,7 @@ pub async fn uploaders(
 }
 
 /// Invoices that payments can be sent for: id and currency.
-async fn invoices(address: SocketAddr) -> Result<Vec<(String, String)>> {
+async fn invoices(address: SocketAddr) -> Result<Arc<[(String, String)]>> {
     let connection = Connection::open(address, Guard::Raised).await?;
     let request = ListInvoicesRequest { page_size: 1000, ..Default::default() };
     let (answer, _) = connection.unary("ListInvoices", framed(&request)).await?;
@@ -362,14 +363,14 @@ async fn invoices(address: SocketAddr) -> Result<Vec<(String, String)>> {
 
 /// Makes payments of one cent, each with an event id of its own.
 struct Payments {
-    invoices: Vec<(String, String)>,
+    invoices: Arc<[(String, String)]>,
     prefix: String,
     count: usize,
 }
 
 impl Payments {
-    async fn new(address: SocketAddr) -> Result<Payments> {
-        Ok(Payments { invoices: invoices(address).await?, prefix: unique(), count: 0 })
+    fn new(invoices: Arc<[(String, String)]>) -> Payments {
+        Payments { invoices, prefix: unique(), count: 0 }
     }
 
     fn append(&mut self, bytes: &mut BytesMut) {
@@ -389,14 +390,12 @@ impl Payments {
 
 /// Clients with a connection each that send an event when the one before is acknowledged.
 pub async fn reconcile(address: SocketAddr, clients: usize, duration: Duration) -> Result<Outcome> {
+    let invoices = invoices(address).await?;
     let mut ready = Vec::new();
     for _ in 0..clients {
         let connection = Connection::open(address, Guard::Raised).await?;
-        ready.push((
-            connection.call("Reconcile").await?,
-            connection,
-            Payments::new(address).await?,
-        ));
+        let payments = Payments::new(invoices.clone());
+        ready.push((connection.call("Reconcile").await?, connection, payments));
     }
     let mut tasks = JoinSet::new();
     let start = Instant::now();
@@ -427,7 +426,7 @@ pub async fn reconcile(address: SocketAddr, clients: usize, duration: Duration) 
 /// One client that sends events as fast as flow control lets it, and reads acknowledgements.
 pub async fn pipeline(address: SocketAddr, events: usize) -> Result<Outcome> {
     let connection = Connection::open(address, Guard::Raised).await?;
-    let mut payments = Payments::new(address).await?;
+    let mut payments = Payments::new(invoices(address).await?);
     let mut bytes = BytesMut::new();
     for _ in 0..events {
         payments.append(&mut bytes);

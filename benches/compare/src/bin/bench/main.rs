@@ -42,10 +42,9 @@ struct Args {
     short: bool,
     #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/release/billstream"))]
     billstream: PathBuf,
-    /// A server of one constant message; by default examples/ceiling beside billstream, if it is
-    /// there.
-    #[arg(long)]
-    ceiling: Option<PathBuf>,
+    /// A server of constant messages: what the C core itself can do.
+    #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/release/examples/ceiling"))]
+    ceiling: PathBuf,
     /// Where the databases are. It must be on a disk: on tmpfs an fsync costs nothing.
     #[arg(long)]
     data: Option<PathBuf>,
@@ -87,8 +86,9 @@ fn main() -> Result<()> {
         Some(_) => Growth::default(),
         None => Growth::measure(&bench, &subjects),
     };
-    let setting = setting::describe(&bench, &programs, begun.elapsed());
-    write(&args.out, &Report { setting, checked, tables, growth })
+    let setting = setting::describe(&bench, begun.elapsed());
+    let binaries = setting::binaries(&programs);
+    write(&args.out, &Report { setting, binaries, checked, tables, growth })
 }
 
 fn short() -> Scale {
@@ -121,7 +121,6 @@ fn full() -> Scale {
     }
 }
 
-/// The servers that are there. Without the ceiling there is a line less.
 fn programs(args: &Args) -> Result<Vec<Program>> {
     let peer = std::env::current_exe()?.with_file_name("peer");
     let of = |name, path: &Path, arguments: &[&str]| Program {
@@ -129,16 +128,12 @@ fn programs(args: &Args) -> Result<Vec<Program>> {
         path: path.to_owned(),
         arguments: arguments.iter().map(|&argument| argument.to_owned()).collect(),
     };
-    let mut programs = vec![
+    let programs = vec![
         of(BILLSTREAM, &args.billstream, &["serve"]),
         of(TUNED, &peer, &["--mode", "tuned"]),
         of(IDIOMATIC, &peer, &["--mode", "idiomatic"]),
+        of(CEILING, &args.ceiling, &[]),
     ];
-    let beside = args.billstream.with_file_name("examples").join("ceiling");
-    let ceiling = args.ceiling.clone().or_else(|| beside.exists().then_some(beside));
-    if let Some(path) = ceiling {
-        programs.push(of(CEILING, &path, &["--rows", "1000000"]));
-    }
     for program in &programs {
         if !program.path.exists() {
             return Err(format!("{} is not there: build it first", program.path.display()).into());
@@ -201,8 +196,7 @@ fn tables(args: &Args, programs: &[Program]) -> Vec<Table> {
 
 /// The rows of a table: the servers, and the limits that belong to it.
 fn subjects(scenario: &Scenario, programs: &[Program]) -> Vec<Subject> {
-    let has_ceiling = matches!(scenario.load, Load::Export { batched: false } | Load::Idle);
-    let servers = programs.iter().filter(|program| program.name != CEILING || has_ceiling);
+    let servers = programs.iter().filter(|p| p.name != CEILING || scenario.load.has_ceiling());
     let limits = scenario.limits.iter().map(|&(name, kind)| Subject::Limit(name, kind));
     servers.cloned().map(Subject::Server).chain(limits).collect()
 }

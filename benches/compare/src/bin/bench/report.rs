@@ -61,6 +61,8 @@ impl Row {
 pub struct Report {
     /// Names and values of the machine, the versions and the run.
     pub setting: Vec<(String, String)>,
+    /// The size of each server's program in bytes.
+    pub binaries: Vec<(String, u64)>,
     pub checked: String,
     pub tables: Vec<Table>,
     pub growth: Growth,
@@ -86,6 +88,7 @@ impl Report {
         for table in &self.tables {
             page += &markdown_table(table);
         }
+        page += &self.footprint();
         page += &self.growth.markdown();
         page += "\n## Checklist\n\nRatios of medians within this run.\n\n";
         page += "| | ratio | wanted | |\n|---|---:|---:|---|\n";
@@ -95,7 +98,36 @@ impl Report {
         page
     }
 
+    /// What each server takes before it does anything, and while clients make it wait.
+    fn footprint(&self) -> String {
+        let mut text = String::from("\n## Footprint\n\n");
+        text += "| | binary | start to first answer | memory, idle | threads, idle \
+                 | memory, 100 stalled exports | threads, 100 stalled exports |\n";
+        text += "|---|---:|---:|---:|---:|---:|---:|\n";
+        let mib = |bytes: f64| format!("{:.1} MiB", bytes / 1048576.0);
+        for (name, bytes) in &self.binaries {
+            let of = |scenario, metric, show: &dyn Fn(f64) -> String| {
+                self.median(scenario, name, metric).map_or("-".to_owned(), show)
+            };
+            let (kib, count) = (|kib: f64| mib(kib * 1024.0), |n: f64| format!("{n:.0}"));
+            let (idle, stalled) = ("Idle", "100 stalled exports");
+            let cells = [
+                name.clone(),
+                mib(*bytes as f64),
+                of(idle, |s| s.p50, &micros),
+                of(idle, |s| s.peak, &kib),
+                of(idle, |s| s.threads, &count),
+                of(stalled, |s| s.peak, &kib),
+                of(stalled, |s| s.threads, &count),
+            ];
+            text += &format!("| {} |\n", cells.join(" | "));
+        }
+        text
+    }
+
     pub fn json(&self) -> Value {
+        let binaries: serde_json::Map<_, _> =
+            self.binaries.iter().map(|(name, bytes)| (name.clone(), json!(bytes))).collect();
         let setting: serde_json::Map<_, _> =
             self.setting.iter().map(|(name, value)| (name.clone(), json!(value))).collect();
         let tables = self.tables.iter().map(|table| {
@@ -126,6 +158,7 @@ impl Report {
         });
         json!({
             "setting": setting,
+            "binary_bytes": binaries,
             "checked": self.checked,
             "tables": tables.collect::<Vec<_>>(),
             "growth": self.growth.json(),

@@ -87,6 +87,18 @@ pub enum Load {
     Idle,
 }
 
+impl Load {
+    /// Whether the server of constants can be asked the same.
+    pub fn has_ceiling(&self) -> bool {
+        match self {
+            Load::Unary(call, _) => call().method != "ListInvoices",
+            Load::Export { batched } => !batched,
+            Load::Stalled | Load::Idle => true,
+            _ => false,
+        }
+    }
+}
+
 const SCAN: (&str, LimitKind) = ("limit: scan and encode", LimitKind::Scan);
 const INSERTS: (&str, LimitKind) = ("limit: SQLite inserts", LimitKind::Inserts);
 const COMMITS: (&str, LimitKind) = ("limit: durable commits", LimitKind::Commits);

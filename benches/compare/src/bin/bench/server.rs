@@ -49,9 +49,7 @@ impl Server {
             return Err(fail("did not say where it listens", &format!("{read:?} {line:?}")));
         };
         let mut server = Server { child, address, started_in: Duration::ZERO };
-        if db.is_some() {
-            server.first_answer().map_err(|error| fail("does not answer", &error))?;
-        }
+        server.first_answer().map_err(|error| fail("does not answer", &error))?;
         server.started_in = start.elapsed();
         Ok(server)
     }

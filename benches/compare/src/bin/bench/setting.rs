@@ -8,13 +8,13 @@ use crate::scenario::{Bench, Scale};
 use crate::server::Program;
 use crate::{GUARDED_RUNS, HERE};
 
-pub fn describe(bench: &Bench, programs: &[Program], took: Duration) -> Vec<(String, String)> {
+pub fn describe(bench: &Bench, took: Duration) -> Vec<(String, String)> {
     let Scale { rounds, duration, read_base, write_base, guarded_runs, .. } = &bench.scale;
     let ours = fs::read_to_string(format!("{HERE}/../../Cargo.lock")).unwrap_or_default();
     let theirs = include_str!("../../../Cargo.lock");
     let dirty = !command("git", &["status", "--porcelain"]).is_empty();
     let commit = command("git", &["rev-parse", "--short=12", "HEAD"]);
-    let mut lines = vec![
+    let lines = vec![
         ("machine", machine()),
         ("rust", command("rustc", &["--version"])),
         ("grpcio", format!("{}, C core {}", version(&ours, "grpcio"), core(&ours))),
@@ -27,11 +27,13 @@ pub fn describe(bench: &Bench, programs: &[Program], took: Duration) -> Vec<(Str
         (GUARDED_RUNS, guarded_runs.to_string()),
         ("took", format!("{:.0} s", took.as_secs_f64())),
     ];
-    for program in programs {
-        let size = fs::metadata(&program.path).map_or(0, |file| file.len());
-        lines.push((program.name, format!("a binary of {:.1} MiB", size as f64 / 1048576.0)));
-    }
     lines.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+}
+
+/// The programs and the sizes of their files in bytes.
+pub fn binaries(programs: &[Program]) -> Vec<(String, u64)> {
+    let size = |program: &Program| fs::metadata(&program.path).map_or(0, |file| file.len());
+    programs.iter().map(|program| (program.name.to_owned(), size(program))).collect()
 }
 
 fn machine() -> String {
