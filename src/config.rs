@@ -63,7 +63,7 @@ settings! {
     max_page_size: usize = 1000;
 
     /// Threads that scan for exports, each with a database connection. More exports than threads
-    /// take turns.
+    /// take turns; an idle one helps the scan of an export whose client is quick.
     export_workers: usize = 2;
     /// Exports that may be open; a further one is RESOURCE_EXHAUSTED, with RetryInfo.
     max_exports: usize = 4096;
@@ -176,12 +176,13 @@ impl Config {
     }
 
     /// The most bytes that all streams hold outside gRPC: [`Config::export_memory_bytes`] for each
-    /// export, `upload_memory_bytes` and one message for each upload, and the queue and a batch
+    /// export and eight chunks more for each thread that scans, `upload_memory_bytes` and one message for each upload, and the queue and a batch
     /// for each reconcile stream.
     pub fn streams_memory_bytes(&self) -> usize {
         let reconcile =
             (self.reconcile_queue_events + self.reconcile_batch_events) * MAX_EVENT_BYTES;
         self.max_exports * self.export_memory_bytes()
+            + self.export_workers * 8 * (self.export_chunk_bytes + MAX_ROW_BYTES)
             + self.max_uploads * (self.upload_memory_bytes + self.max_message_bytes)
             + self.max_reconciles * (reconcile + self.max_message_bytes)
     }

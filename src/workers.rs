@@ -1,6 +1,8 @@
 //! A fixed number of threads that run jobs from one bounded queue.
 
 use std::panic::{catch_unwind, AssertUnwindSafe};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};
 
 use crossbeam_channel::{bounded, Receiver, Sender};
@@ -13,6 +15,8 @@ type Job = Box<dyn FnOnce() + Send>;
 #[derive(Clone)]
 pub struct Queue {
     jobs: Sender<Job>,
+    /// Threads that have no job.
+    idle: Arc<AtomicUsize>,
 }
 
 /// The queue has its limit of jobs, or its threads have been told to stop: the job was dropped.
@@ -29,6 +33,11 @@ impl Queue {
     pub fn has_waiting(&self) -> bool {
         !self.jobs.is_empty()
     }
+
+    /// Whether a thread would take a job at once, if no other took it first.
+    pub fn has_idle(&self) -> bool {
+        self.idle.load(Ordering::Relaxed) > self.jobs.len()
+    }
 }
 
 /// The threads. They stop when this is stopped, or with the last [`Queue`].
@@ -43,15 +52,17 @@ impl Workers {
     pub fn start(name: &str, threads: usize, capacity: usize) -> Result<Workers> {
         let (jobs, queued) = bounded::<Job>(capacity);
         let (stop, stopped) = bounded::<()>(0);
+        let idle = Arc::new(AtomicUsize::new(threads));
         let start_one = |i| {
-            let (queued, stopped) = (queued.clone(), stopped.clone());
-            Builder::new().name(format!("{name}-{i}")).spawn(move || run(&queued, &stopped))
+            let (queued, stopped, idle) = (queued.clone(), stopped.clone(), Arc::clone(&idle));
+            let thread = Builder::new().name(format!("{name}-{i}"));
+            thread.spawn(move || run(&queued, &stopped, &idle))
         };
         let threads = (0..threads)
             .map(start_one)
             .collect::<std::io::Result<Vec<_>>>()
             .map_err(|e| Error::Unusable(format!("cannot start the {name} threads: {e}")))?;
-        Ok(Workers { queue: Queue { jobs }, stop, threads })
+        Ok(Workers { queue: Queue { jobs, idle }, stop, threads })
     }
 
     pub fn queue(&self) -> Queue {
@@ -69,7 +80,7 @@ impl Workers {
     }
 }
 
-fn run(queued: &Receiver<Job>, stopped: &Receiver<()>) {
+fn run(queued: &Receiver<Job>, stopped: &Receiver<()>, idle: &AtomicUsize) {
     loop {
         // Looked at first, because `select!` picks any of the arms that are ready.
         if stopped.try_recv() == Err(crossbeam_channel::TryRecvError::Disconnected) {
@@ -78,7 +89,11 @@ fn run(queued: &Receiver<Job>, stopped: &Receiver<()>) {
         crossbeam_channel::select! {
             recv(stopped) -> _ => return,
             recv(queued) -> job => match job {
-                Ok(job) => run_job(job),
+                Ok(job) => {
+                    idle.fetch_sub(1, Ordering::Relaxed);
+                    run_job(job);
+                    idle.fetch_add(1, Ordering::Relaxed);
+                }
                 Err(_) => return,
             },
         }
@@ -109,6 +124,7 @@ mod tests {
             })
             .unwrap();
         has_started.recv().unwrap();
+        assert!(!queue.has_waiting() && !queue.has_idle());
         queue.submit(|| ()).unwrap();
         assert!(queue.has_waiting());
         assert!(queue.submit(|| ()).is_err());

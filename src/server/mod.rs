@@ -66,8 +66,9 @@ impl Server {
         let (store, store_thread) = Store::open(&config, &metrics)?;
         let unary =
             Workers::start("billstream-unary", config.unary_workers, config.max_queued_unary)?;
-        let exports =
-            Workers::start("billstream-export", config.export_workers, config.max_exports)?;
+        // Room for every export, and for a block ahead of each that runs.
+        let queued_exports = config.max_exports + config.export_workers;
+        let exports = Workers::start("billstream-export", config.export_workers, queued_exports)?;
         let Environments { env, poller_env, threads_ended } = Environments::start(&config);
         let poller = Poller::start(&poller_env);
         let shared = Arc::new(Shared {

@@ -17,7 +17,7 @@ use futures::{ready, Sink, SinkExt, Stream};
 use futures_timer::Delay;
 use grpcio::{RpcContext, ServerStreamingSink, WriteFlags};
 
-use crate::bridge::{self, Receiver, SendTimeoutError, Sender, TrySendError};
+use crate::bridge::{self, Closed, Receiver, SendTimeoutError, Sender, TrySendError};
 use crate::error::{Error, Result};
 use crate::proto::report::ExportRequest;
 use crate::service::codec::{Encoded, Request};
@@ -26,7 +26,7 @@ use crate::service::status::status;
 use crate::service::watch::Watch;
 use crate::service::{grace, validate, Shared};
 use crate::store::encode::Chunk;
-use crate::store::scan::{Offer, Scan, Turn};
+use crate::store::scan::{Block, Offer, Scan, Turn};
 
 /// How the rows of a chunk become messages.
 #[derive(Clone, Copy)]
@@ -123,9 +123,11 @@ impl ScanTask {
         let (start, closed) = (Instant::now(), sender.closed());
         let mut is_first = !scan.has_begun();
         let mut polling = None;
+        let for_block = closed.clone();
         let turn = scan.run(
             &self.shared.store.reader,
             move || closed.get(),
+            |block| self.ahead(block, for_block.clone()),
             |chunk| {
                 // Not for the first: most exports are small.
                 if !std::mem::take(&mut is_first) {
@@ -142,6 +144,33 @@ impl ScanTask {
         *self.verdict.lock().unwrap_or_else(|e| e.into_inner()) = Some(verdict);
     }
 
+    /// Has an idle thread scan the block, if there is one. Returns how to wait for it. (Where another
+    /// export was quicker to take that thread, the one that would wait scans it.)
+    fn ahead(&self, block: Block, closed: Closed) -> Option<impl FnOnce() -> Result<Vec<Chunk>>> {
+        if !self.shared.exports.has_idle() {
+            return None;
+        }
+        let block = Arc::new(Mutex::new(Some(block)));
+        let take = |block: &Mutex<Option<Block>>| block.lock().ok()?.take();
+        let (reply, scanned) = crossbeam_channel::bounded(1);
+        let reader = self.shared.store.reader.clone();
+        let for_job = (Arc::clone(&block), reader.clone(), closed.clone());
+        let job = move || {
+            let (block, reader, closed) = for_job;
+            if let Some(block) = take(&block) {
+                // OK to fail: the scan was stopped.
+                let _ = reply.send(block.scan(&reader, move || closed.get()));
+            }
+        };
+        self.shared.exports.submit(job).ok()?;
+        Some(move || match take(&block) {
+            Some(block) => block.scan(&reader, move || closed.get()),
+            None => scanned.recv().unwrap_or_else(|_| {
+                Err(Error::Internal("a block of an export was dropped".to_owned()))
+            }),
+        })
+    }
+
     fn offer(&self, sender: &Sender<Chunk>, chunk: Chunk, turn_start: Instant) -> Offer {
         give_way(&self.shared);
         let config = &self.shared.config;
@@ -155,7 +184,7 @@ impl ScanTask {
             Ok(()) => Offer::Taken,
             Err(TrySendError::Full(chunk)) if !others_wait => {
                 match sender.send_timeout(chunk, millis(config.park_after_ms)) {
-                    Ok(()) => Offer::Taken,
+                    Ok(()) => Offer::TakenLate,
                     Err(SendTimeoutError::Timeout(_) | SendTimeoutError::Disconnected(_)) => {
                         Offer::Refused
                     }
