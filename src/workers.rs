@@ -2,7 +2,7 @@
 
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::thread::{Builder, JoinHandle};
 
 use crossbeam_channel::{bounded, Receiver, Sender};
@@ -34,10 +34,50 @@ impl Queue {
         !self.jobs.is_empty()
     }
 
-    /// Whether a thread would take a job at once, if no other took it first.
-    pub fn has_idle(&self) -> bool {
-        self.idle.load(Ordering::Relaxed) > self.jobs.len()
+    /// Has an idle thread run `job` while the caller does something else; `None`, with the job
+    /// dropped, where none is idle.
+    pub fn fork<T: Send + 'static>(
+        &self,
+        job: impl FnOnce() -> T + Send + 'static,
+    ) -> Option<Fork<T>> {
+        if self.idle.load(Ordering::Relaxed) <= self.jobs.len() {
+            return None;
+        }
+        let (reply, result) = bounded(1);
+        let job: Box<dyn FnOnce() -> T + Send> = Box::new(job);
+        let job = Arc::new(Mutex::new(Some(job)));
+        let fork = Fork { job: Arc::clone(&job), result };
+        let run = move || {
+            if let Some(job) = take(&job) {
+                // OK to fail: the caller does not want it any more.
+                let _ = reply.send(job());
+            }
+        };
+        self.submit(run).ok().map(|()| fork)
     }
+}
+
+/// A job that another thread runs, or will run.
+pub struct Fork<T> {
+    /// Until it is begun.
+    job: Arc<Mutex<Option<Box<dyn FnOnce() -> T + Send>>>>,
+    result: Receiver<T>,
+}
+
+impl<T> Fork<T> {
+    /// The result of the job, which is run here if no thread has begun it: another job was quicker.
+    pub fn finish(self) -> Result<T> {
+        match take(&self.job) {
+            Some(job) => Ok(job()),
+            None => {
+                self.result.recv().map_err(|_| Error::Internal("a forked job panicked".to_owned()))
+            }
+        }
+    }
+}
+
+fn take<T>(job: &Mutex<Option<T>>) -> Option<T> {
+    job.lock().unwrap_or_else(|e| e.into_inner()).take()
 }
 
 /// The threads. They stop when this is stopped, or with the last [`Queue`].
@@ -124,7 +164,7 @@ mod tests {
             })
             .unwrap();
         has_started.recv().unwrap();
-        assert!(!queue.has_waiting() && !queue.has_idle());
+        assert!(!queue.has_waiting());
         queue.submit(|| ()).unwrap();
         assert!(queue.has_waiting());
         assert!(queue.submit(|| ()).is_err());
@@ -139,6 +179,59 @@ mod tests {
         workers.queue().submit(|| panic!("on purpose")).unwrap();
         workers.queue().submit(move || done.send(()).unwrap()).unwrap();
         is_done.recv().unwrap();
+        workers.stop();
+    }
+
+    #[test]
+    fn a_fork_runs_on_an_idle_thread_or_when_it_is_waited_for() {
+        let workers = Workers::start("test", 1, 4).unwrap();
+        let queue = workers.queue();
+        let here = || std::thread::current().id();
+        let (started, has_started) = bounded(1);
+        let begun = queue.fork(move || {
+            started.send(()).unwrap();
+            here()
+        });
+        has_started.recv().unwrap();
+        assert_ne!(begun.unwrap().finish().unwrap(), here());
+        eventually_idle(&queue);
+
+        // Two jobs for one idle thread, which is held by the first of them.
+        let (gate, closed) = bounded::<()>(0);
+        let (started, has_started) = bounded(1);
+        let hold = move || {
+            started.send(()).unwrap();
+            let _ = closed.recv();
+        };
+        queue.submit(hold).unwrap();
+        has_started.recv().unwrap();
+        assert!(queue.fork(here).is_none());
+        queue.idle.store(1, Ordering::Relaxed);
+        assert_eq!(queue.fork(here).unwrap().finish().unwrap(), here());
+        drop(gate);
+        workers.stop();
+    }
+
+    /// Waits until the thread has put away its last job.
+    fn eventually_idle(queue: &Queue) {
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+        while queue.idle.load(Ordering::Relaxed) == 0 {
+            assert!(std::time::Instant::now() < deadline, "the thread stays busy");
+            std::thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn a_fork_that_panics_is_an_error() {
+        let workers = Workers::start("test", 1, 4).unwrap();
+        let (started, has_started) = bounded::<()>(0);
+        let job = move || {
+            started.send(()).unwrap();
+            panic!("on purpose")
+        };
+        let fork = workers.queue().fork::<()>(job).unwrap();
+        has_started.recv().unwrap();
+        assert!(matches!(fork.finish(), Err(Error::Internal(_))));
         workers.stop();
     }
 

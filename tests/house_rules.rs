@@ -57,11 +57,16 @@ fn source(path: PathBuf) -> Source {
     Source { path, module, text }
 }
 
+/// What a file may say although its module may not: the thread that it is on serves no call.
+const EXCEPTIONS: &[(&str, &str)] = &[("service/poller.rs", "block_on")];
+
 /// Fails with every file of `modules` (all but those, when `except`) that contains one of `words`.
 fn assert_absent(words: &[&str], within: impl Fn(&str) -> bool) {
     let mut found = Vec::new();
     for source in sources().iter().filter(|source| within(&source.module)) {
-        for word in words.iter().filter(|word| source.text.contains(**word)) {
+        let is_exception =
+            |word| EXCEPTIONS.iter().any(|(file, w)| source.path.ends_with(file) && *w == word);
+        for word in words.iter().filter(|w| source.text.contains(**w) && !is_exception(**w)) {
             found.push(format!("{}: {word}", source.path.display()));
         }
     }

@@ -121,20 +121,12 @@ impl ScanTask {
     fn run(self: Arc<Self>) {
         let Some((mut scan, sender)) = self.take() else { return };
         let (start, closed) = (Instant::now(), sender.closed());
-        let mut is_first = !scan.has_begun();
-        let mut polling = None;
         let for_block = closed.clone();
         let turn = scan.run(
             &self.shared.store.reader,
             move || closed.get(),
             |block| self.ahead(block, for_block.clone()),
-            |chunk| {
-                // Not for the first: most exports are small.
-                if !std::mem::take(&mut is_first) {
-                    polling.get_or_insert_with(|| self.shared.poller.poll());
-                }
-                self.offer(&sender, chunk, start)
-            },
+            |chunk| self.offer(&sender, chunk, start),
         );
         let verdict = match turn {
             Ok(Turn::Paused) => return self.park(scan, sender),
@@ -144,31 +136,12 @@ impl ScanTask {
         *self.verdict.lock().unwrap_or_else(|e| e.into_inner()) = Some(verdict);
     }
 
-    /// Has an idle thread scan the block, if there is one. Returns how to wait for it. (Where another
-    /// export was quicker to take that thread, the one that would wait scans it.)
+    /// Has an idle thread scan the block, if there is one. Returns how to wait for it.
     fn ahead(&self, block: Block, closed: Closed) -> Option<impl FnOnce() -> Result<Vec<Chunk>>> {
-        if !self.shared.exports.has_idle() {
-            return None;
-        }
-        let block = Arc::new(Mutex::new(Some(block)));
-        let take = |block: &Mutex<Option<Block>>| block.lock().ok()?.take();
-        let (reply, scanned) = crossbeam_channel::bounded(1);
         let reader = self.shared.store.reader.clone();
-        let for_job = (Arc::clone(&block), reader.clone(), closed.clone());
-        let job = move || {
-            let (block, reader, closed) = for_job;
-            if let Some(block) = take(&block) {
-                // OK to fail: the scan was stopped.
-                let _ = reply.send(block.scan(&reader, move || closed.get()));
-            }
-        };
-        self.shared.exports.submit(job).ok()?;
-        Some(move || match take(&block) {
-            Some(block) => block.scan(&reader, move || closed.get()),
-            None => scanned.recv().unwrap_or_else(|_| {
-                Err(Error::Internal("a block of an export was dropped".to_owned()))
-            }),
-        })
+        let scan = move || block.scan(&reader, move || closed.get());
+        let fork = self.shared.exports.fork(scan)?;
+        Some(move || fork.finish()?)
     }
 
     fn offer(&self, sender: &Sender<Chunk>, chunk: Chunk, turn_start: Instant) -> Offer {
@@ -315,10 +288,15 @@ async fn flow(
     watch: &Watch,
     shared: &Shared,
 ) -> Result<()> {
+    let mut is_first = true;
     loop {
         // A chunk is taken when there is room for it: one in hand is one more in memory.
         watch.stall.during(poll_fn(|cx| poll_ready(sink, cx))).await?;
         let Some(chunk) = next(sink, receiver).await? else { break };
+        // Not for the first: most exports are small.
+        if !std::mem::take(&mut is_first) {
+            shared.poller.chunk_sent();
+        }
         let chunk = sent.begin(chunk, shape);
         let messages = match shape {
             Shape::Invoices => chunk.len(),

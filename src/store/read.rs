@@ -85,10 +85,10 @@ impl Reader {
         let conn = pool
             .get()
             .map_err(|e| Error::Unavailable(format!("no database connection is free: {e}")))?;
-        conn.progress_handler(PROGRESS_INSTRUCTIONS, Some(unwanted))?;
-        let result = in_transaction(&conn, read);
-        conn.progress_handler(0, None::<fn() -> bool>)?;
-        result
+        in_transaction(&conn, |conn| {
+            conn.progress_handler(PROGRESS_INSTRUCTIONS, Some(unwanted))?;
+            read(conn)
+        })
     }
 
     /// [`Reader::read`] for a thread that must not wait: `None` when no connection is free, or another
@@ -117,8 +117,12 @@ struct EndOfTransaction<'a>(&'a Connection);
 
 impl Drop for EndOfTransaction<'_> {
     fn drop(&mut self) {
-        let end = self.0.prepare_cached("ROLLBACK").and_then(|mut end| end.execute([]));
-        if let Err(error) = end {
+        let end = || {
+            // First, because what interrupts a statement would interrupt the end too.
+            self.0.progress_handler(0, None::<fn() -> bool>)?;
+            self.0.prepare_cached("ROLLBACK")?.execute([])
+        };
+        if let Err(error) = end() {
             log::error!("a read transaction does not end: {error}");
         }
     }

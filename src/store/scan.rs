@@ -94,11 +94,6 @@ impl Scan {
         }
     }
 
-    /// Whether it has had a turn.
-    pub fn has_begun(&self) -> bool {
-        self.until.is_some()
-    }
-
     /// Runs until the rows end or `offer` says so.
     ///
     /// `ahead` may have another thread scan a block of the rows that come later; it returns how to
