@@ -112,6 +112,31 @@ fn scan(c: &mut Criterion) {
     group.finish();
 }
 
+/// One row of SQLite over and over, to its bytes: the encoder without the scan.
+fn encode(c: &mut Criterion) {
+    let database = Database::with_rows(1000);
+    let mut group = c.benchmark_group("encode");
+    group.throughput(Throughput::Elements(ROWS as u64));
+    group.bench_function("one_row", |b| {
+        let read = |conn: &_| {
+            for_each_invoice(conn, &Filter::ALL, (500, i64::MAX, 1), |row| {
+                b.iter(|| {
+                    let mut chunk = Chunk::default();
+                    for _ in 0..ROWS {
+                        chunk.push(row).expect("a valid row");
+                        if chunk.batch().len() > 64 << 10 {
+                            chunk = Chunk::default();
+                        }
+                    }
+                });
+                Ok(true)
+            })
+        };
+        database.store.reader.read(|| false, read).expect("a row");
+    });
+    group.finish();
+}
+
 /// No other thread helps.
 fn no_block(_: Block) -> Option<fn() -> billstream::Result<Vec<Chunk>>> {
     None
@@ -192,5 +217,5 @@ fn upload(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, scan, bridge, group_commit, upload);
+criterion_group!(benches, scan, encode, bridge, group_commit, upload);
 criterion_main!(benches);

@@ -134,7 +134,7 @@ pub struct CurrencyTotal {
     pub paid_cents: i64,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Summary {
     pub totals: Vec<CurrencyTotal>,
     pub last_sequence: i64,

@@ -72,8 +72,8 @@ impl Reader {
         self.pool.read().unwrap_or_else(|e| e.into_inner()).clone()
     }
 
-    /// Runs `read` in one read transaction. Its statements fail with [`Error::Cancelled`] soon
-    /// after `unwanted` turns true.
+    /// Runs `read` with a connection. Its statements fail with [`Error::Cancelled`] soon after
+    /// `unwanted` turns true.
     pub fn read<T>(
         &self,
         unwanted: impl FnMut() -> bool + Send + 'static,
@@ -85,10 +85,9 @@ impl Reader {
         let conn = pool
             .get()
             .map_err(|e| Error::Unavailable(format!("no database connection is free: {e}")))?;
-        in_transaction(&conn, |conn| {
-            conn.progress_handler(PROGRESS_INSTRUCTIONS, Some(unwanted))?;
-            read(conn)
-        })
+        conn.progress_handler(PROGRESS_INSTRUCTIONS, Some(unwanted))?;
+        let _unwatched = Unwatched(&conn);
+        read(&conn)
     }
 
     /// [`Reader::read`] for a thread that must not wait: `None` when no connection is free, or another
@@ -96,7 +95,7 @@ impl Reader {
     pub fn read_now<T>(&self, read: impl FnOnce(&Connection) -> Result<T>) -> Result<Option<T>> {
         let Some(conn) = self.pool().and_then(|pool| pool.try_get()) else { return Ok(None) };
         conn.busy_timeout(Duration::ZERO)?;
-        let result = in_transaction(&conn, read);
+        let result = read(&conn);
         conn.busy_timeout(self.busy_timeout)?;
         match result {
             Err(Error::Unavailable(_)) => Ok(None),
@@ -105,7 +104,23 @@ impl Reader {
     }
 }
 
-fn in_transaction<T>(conn: &Connection, read: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
+/// Takes the progress handler off a connection, also when what reads panics.
+struct Unwatched<'a>(&'a Connection);
+
+impl Drop for Unwatched<'_> {
+    fn drop(&mut self) {
+        if let Err(error) = self.0.progress_handler(0, None::<fn() -> bool>) {
+            log::error!("a progress handler stays: {error}");
+        }
+    }
+}
+
+/// Runs `read` in one read transaction, for statements that are to see the same moment. (A statement
+/// alone is a transaction of its own.)
+pub fn in_transaction<T>(
+    conn: &Connection,
+    read: impl FnOnce(&Connection) -> Result<T>,
+) -> Result<T> {
     conn.prepare_cached("BEGIN")?.execute([])?;
     let _end = EndOfTransaction(conn);
     read(conn)
@@ -117,12 +132,10 @@ struct EndOfTransaction<'a>(&'a Connection);
 
 impl Drop for EndOfTransaction<'_> {
     fn drop(&mut self) {
-        let end = || {
-            // First, because what interrupts a statement would interrupt the end too.
-            self.0.progress_handler(0, None::<fn() -> bool>)?;
-            self.0.prepare_cached("ROLLBACK")?.execute([])
-        };
-        if let Err(error) = end() {
+        // First, because what interrupts a statement would interrupt the end too.
+        drop(Unwatched(self.0));
+        let end = self.0.prepare_cached("ROLLBACK").and_then(|mut end| end.execute([]));
+        if let Err(error) = end {
             log::error!("a read transaction does not end: {error}");
         }
     }
@@ -130,6 +143,25 @@ impl Drop for EndOfTransaction<'_> {
 
 /// Counts and sums by currency, and the highest sequence. Of `filter`, the customer and the dates.
 pub fn summary(conn: &Connection, filter: &Filter) -> Result<Summary> {
+    if filter.customer_id.is_empty() && !filter.has_dates() {
+        return summary_of_all(conn);
+    }
+    in_transaction(conn, |conn| summary_of_some(conn, filter))
+}
+
+/// In one statement: this is the call that is made most.
+fn summary_of_all(conn: &Connection) -> Result<Summary> {
+    let mut summary = Summary::default();
+    let mut statement = conn.prepare_cached(sql::SUMMARY)?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        summary.totals.push(total(row)?);
+        summary.last_sequence = row.get(4)?;
+    }
+    Ok(summary)
+}
+
+fn summary_of_some(conn: &Connection, filter: &Filter) -> Result<Summary> {
     let dates = named_params! {
         ":from": filter.issued_from.seconds, ":from_nanos": filter.issued_from.nanos,
         ":before": filter.issued_until.seconds, ":before_nanos": filter.issued_until.nanos,
@@ -142,9 +174,8 @@ pub fn summary(conn: &Connection, filter: &Filter) -> Result<Summary> {
         params.extend_from_slice(dates);
     }
     let statement = match (filter.customer_id.is_empty(), filter.has_dates()) {
-        (true, false) => sql::SUMMARY,
+        (true, _) => sql::SUMMARY_BY_DATE,
         (false, false) => sql::SUMMARY_BY_CUSTOMER,
-        (true, true) => sql::SUMMARY_BY_DATE,
         (false, true) => sql::SUMMARY_BY_CUSTOMER_AND_DATE,
     };
     Ok(Summary {
@@ -159,17 +190,18 @@ pub fn totals(
     statement: &str,
     params: impl rusqlite::Params,
 ) -> Result<Vec<CurrencyTotal>> {
-    let total = |row: &Row<'_>| {
-        Ok(CurrencyTotal {
-            currency: row.get(0)?,
-            invoice_count: row.get(1)?,
-            total_cents: row.get(2)?,
-            paid_cents: row.get(3)?,
-        })
-    };
     let mut statement = conn.prepare_cached(statement)?;
     let totals = statement.query_map(params, total)?.collect::<rusqlite::Result<_>>()?;
     Ok(totals)
+}
+
+fn total(row: &Row<'_>) -> rusqlite::Result<CurrencyTotal> {
+    Ok(CurrencyTotal {
+        currency: row.get(0)?,
+        invoice_count: row.get(1)?,
+        total_cents: row.get(2)?,
+        paid_cents: row.get(3)?,
+    })
 }
 
 pub fn last_sequence(conn: &Connection) -> Result<i64> {

@@ -11,7 +11,7 @@ use crate::error::Result;
 use crate::metrics::Metrics;
 use crate::model::Filter;
 use crate::store::encode::Chunk;
-use crate::store::read::{for_each_invoice, last_sequence, Reader};
+use crate::store::read::{for_each_invoice, in_transaction, last_sequence, Reader};
 
 /// Raised while the write-ahead log is over its limit: long scans then begin a new transaction,
 /// so that the log can be emptied.
@@ -111,7 +111,9 @@ impl Scan {
             let scanned = block.and_then(&ahead);
             self.quick_chunks = 0;
             let middle = middle.filter(|_| scanned.is_some());
-            let pass = |conn: &Connection| self.pass(conn, middle, &mut offer);
+            let pass = |conn: &Connection| {
+                in_transaction(conn, |conn| self.pass(conn, middle, &mut offer))
+            };
             let stop = match (reader.read(unwanted.clone(), pass)?, scanned) {
                 (None, Some(scanned)) => self.offer_block(scanned()?, end, &mut offer),
                 (stop, _) => stop,

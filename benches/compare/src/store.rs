@@ -16,6 +16,7 @@ use crate::proto::{
     SummaryRequest,
 };
 use crate::rules;
+use crate::totals::{is_overflow, Totals};
 
 const SCHEMA: &str = include_str!("../../../sql/migrations/0001_initial.sql");
 
@@ -109,6 +110,7 @@ pub fn last_sequence(connection: &Connection) -> rusqlite::Result<i64> {
         .query_row([], |row| row.get(0))
 }
 
+/// To be called in one read transaction, so that the totals and the sequence are of one moment.
 pub fn summary(connection: &Connection, request: &SummaryRequest) -> Result<Summary> {
     let (from, until) = (request.issued_from.as_ref(), request.issued_until.as_ref());
     rules::filter(&request.customer_id, &[], from, until)?;
@@ -130,10 +132,8 @@ pub fn summary(connection: &Connection, request: &SummaryRequest) -> Result<Summ
             format!("{columns} customer_totals WHERE customer_id = ?1 ORDER BY currency")
         }
     };
-    // One read transaction, so that the totals and the sequence are of one moment.
-    let transaction = connection.unchecked_transaction()?;
-    let totals = totals(&transaction, &sql, values)?;
-    let last_sequence = last_sequence(&transaction)?;
+    let totals = totals(connection, &sql, values)?;
+    let last_sequence = last_sequence(connection)?;
     Ok(Summary {
         invoice_count: totals.iter().map(|total| total.invoice_count).sum(),
         totals,
@@ -245,10 +245,10 @@ impl Scan {
         let mut statement = connection.prepare_cached(&self.sql)?;
         let mut rows = statement.query(params_from_iter(&self.values))?;
         while let Some(row) = rows.next()? {
-            self.after = row.get(0)?;
             self.left -= 1;
             if !each(row)? {
-                return Ok(self.left == 0);
+                self.after = row.get(0)?;
+                return Ok(self.left == 0 || self.after == self.last);
             }
         }
         Ok(true)
@@ -330,18 +330,24 @@ pub fn create(
     commit: Option<&BulkCommit>,
 ) -> Result<BulkResult> {
     let batch_id = commit.map(|commit| commit.batch_id.as_str()).unwrap_or_default();
-    if let Some(result) = applied(connection, batch_id)? {
+    if let Some(result) = applied(connection, batch_id, invoices.len())? {
         return Ok(result);
     }
     let mut insert = connection.prepare_cached(INSERT_INVOICE)?;
     let mut totals = BTreeMap::new();
+    let mut kept = Totals::of(connection)?;
     let first = last_sequence(connection)? + 1;
     for invoice in invoices {
         insert_invoice(&mut insert, invoice)?;
+        let more = [1, invoice.total_amount_cents, 0];
+        if !kept.add(connection, &invoice.customer_id, &invoice.currency, more)? {
+            return Err(overflow().into());
+        }
         let (count, cents): &mut (i64, i64) = totals.entry(invoice.currency.as_str()).or_default();
         *count += 1;
         *cents = cents.checked_add(invoice.total_amount_cents).ok_or_else(overflow)?;
     }
+    kept.save(connection)?;
     let count = invoices.len() as i64;
     let (first_sequence, last_sequence) =
         if count == 0 { (0, 0) } else { (first, first + count - 1) };
@@ -396,14 +402,20 @@ fn insert_invoice(
 }
 
 /// The result of an earlier upload of this name.
-fn applied(connection: &Connection, batch_id: &str) -> Result<Option<BulkResult>> {
+fn applied(connection: &Connection, batch_id: &str, rows: usize) -> Result<Option<BulkResult>> {
     if batch_id.is_empty() {
         return Ok(None);
     }
-    let sql = "SELECT first_sequence, last_sequence FROM bulk_commits WHERE batch_id = ?1";
+    let sql = "SELECT count, first_sequence, last_sequence FROM bulk_commits WHERE batch_id = ?1";
     let mut statement = connection.prepare_cached(sql)?;
-    let range = statement.query_row([batch_id], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
-    let Some((first, last)) = range else { return Ok(None) };
+    let found = statement
+        .query_row([batch_id], |row| Ok((row.get::<_, i64>(0)?, row.get(1)?, row.get(2)?)))
+        .optional()?;
+    let Some((count, first, last)) = found else { return Ok(None) };
+    if count != rows as i64 {
+        let message = format!("batch_id {batch_id} was applied with {count} invoices");
+        return Err(Status::aborted(message).into());
+    }
     // Nothing was paid when the first result was sent.
     let sql = "SELECT currency, count(*), sum(total_amount_cents), 0 FROM invoices \
                WHERE sequence BETWEEN ?1 AND ?2 GROUP BY currency ORDER BY currency";
@@ -428,8 +440,13 @@ fn result(
     }
 }
 
-/// Applies one event, in the transaction or savepoint that is open.
-pub fn apply(connection: &Connection, event: &ReconcileEvent) -> Result<ReconcileAck> {
+/// Applies one event, in the transaction or savepoint that is open. `totals` is to be saved after the
+/// last.
+pub fn apply(
+    connection: &Connection,
+    event: &ReconcileEvent,
+    totals: &mut Totals,
+) -> Result<ReconcileAck> {
     let (invalid, usable_id) = rules::event(event);
     let mut ack = ReconcileAck { event_id: event.event_id.clone(), ..Default::default() };
     if usable_id {
@@ -446,7 +463,7 @@ pub fn apply(connection: &Connection, event: &ReconcileEvent) -> Result<Reconcil
         }
         return Ok(ack);
     }
-    pay(connection, event, &mut ack)?;
+    pay(connection, event, totals, &mut ack)?;
     remember(connection, event, &ack)?;
     Ok(ack)
 }
@@ -496,8 +513,13 @@ fn remember(
 }
 
 /// Moves the invoice on and fills in the acknowledgement.
-fn pay(connection: &Connection, event: &ReconcileEvent, ack: &mut ReconcileAck) -> Result<()> {
-    let sql = "SELECT sequence, total_amount_cents, paid_cents, status, currency \
+fn pay(
+    connection: &Connection,
+    event: &ReconcileEvent,
+    totals: &mut Totals,
+    ack: &mut ReconcileAck,
+) -> Result<()> {
+    let sql = "SELECT sequence, total_amount_cents, paid_cents, status, currency, customer_id \
                FROM invoices WHERE invoice_id = ?1";
     let mut statement = connection.prepare_cached(sql)?;
     let mut rows = statement.query([&event.invoice_id])?;
@@ -513,8 +535,14 @@ fn pay(connection: &Connection, event: &ReconcileEvent, ack: &mut ReconcileAck) 
     } else if row.get_ref(4)?.as_bytes() != Ok(event.currency.as_bytes()) {
         refuse(ack, ReconcileOutcome::CurrencyMismatch, "the invoice has another currency");
     } else if let Some(now) = paid.checked_add(event.amount_cents) {
+        let customer: String = row.get(5)?;
         drop(rows);
-        set_paid(connection, sequence, total, now, ack)?;
+        let more = [0, 0, event.amount_cents];
+        if totals.add(connection, &customer, &event.currency, more)? {
+            set_paid(connection, sequence, total, now, ack)?;
+        } else {
+            refuse(ack, ReconcileOutcome::Rejected, "the sum would overflow");
+        }
     } else {
         refuse(ack, ReconcileOutcome::Rejected, "the sum would overflow");
     }
@@ -536,7 +564,7 @@ fn set_paid(
     let updated = connection
         .prepare_cached("UPDATE invoices SET status = ?2, paid_cents = ?3 WHERE sequence = ?1")?
         .execute(params![sequence, status as i32, paid]);
-    if updated.as_ref().err().and_then(extended_code) == Some(ffi::SQLITE_CONSTRAINT_DATATYPE) {
+    if updated.as_ref().err().is_some_and(is_overflow) {
         refuse(ack, ReconcileOutcome::Rejected, "the sum would overflow");
         return Ok(());
     }

@@ -165,6 +165,7 @@ async fn creates(
     for (what, upload) in [
         ("an upload", closed.clone()),
         ("the same again", closed),
+        ("the same batch_id with less", [&good[..1], &[commit("batch", 1)]].concat()),
         ("one currency, no commit", single),
         ("nothing", vec![]),
         ("a taken id", vec![one("fresh"), one(&targets[0].0)]),

@@ -32,7 +32,7 @@ pub fn scan_and_encode(db: &Path, max_rows: i64) -> Result<Limit> {
     let connection = store::open(db)?;
     let request = proto::ExportRequest { max_rows, ..Default::default() };
     let mut batch = Vec::with_capacity(68 << 10);
-    let (mut scratch, mut rows) = (Vec::new(), 0);
+    let mut rows = 0;
     timed(move || {
         store::Scan::export(&connection, &request)
             .and_then(|mut scan| {
@@ -42,7 +42,7 @@ pub fn scan_and_encode(db: &Path, max_rows: i64) -> Result<Limit> {
                         batch.clear();
                     }
                     rows += 1;
-                    Ok(encode::entry(row, &mut scratch, &mut batch).map(|()| true)?)
+                    Ok(encode::entry(row, &mut batch).map(|()| true)?)
                 })
             })
             .map_err(tonic::Status::from)?;

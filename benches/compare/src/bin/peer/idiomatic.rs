@@ -10,6 +10,7 @@ use compare::proto::{
     BulkResult, CreateInvoiceRequest, ExportRequest, Invoice, InvoiceBatch, ListInvoicesRequest,
     ListInvoicesResponse, ReconcileAck, ReconcileEvent, Summary, SummaryRequest,
 };
+use compare::totals::Totals;
 use compare::{rules, store};
 use r2d2::Pool;
 use r2d2_sqlite::SqliteConnectionManager;
@@ -89,8 +90,10 @@ impl ReportService for Idiomatic {
         request: Request<SummaryRequest>,
     ) -> Result<Response<Summary>, Status> {
         let request = request.into_inner();
-        let summary =
-            blocking(&self.readers, move |connection| store::summary(connection, &request));
+        let summary = blocking(&self.readers, move |connection| {
+            let transaction = connection.unchecked_transaction()?;
+            store::summary(&transaction, &request)
+        });
         Ok(Response::new(summary.await?))
     }
 
@@ -198,7 +201,9 @@ impl ReportService for Idiomatic {
 
 fn apply(connection: &mut Connection, event: &ReconcileEvent) -> store::Result<ReconcileAck> {
     let transaction = store::begin(connection)?;
-    let ack = store::apply(&transaction, event)?;
+    let mut totals = Totals::of(&transaction)?;
+    let ack = store::apply(&transaction, event, &mut totals)?;
+    totals.save(&transaction)?;
     transaction.commit()?;
     Ok(ack)
 }

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 
 use compare::store::{self, Error};
+use compare::totals;
 use crossbeam_channel::{bounded, Receiver, Sender};
 use rusqlite::{ffi, Connection};
 use tokio::sync::oneshot;
@@ -118,104 +119,146 @@ pub fn inline<T>(
     })
 }
 
+/// A read transaction, until it is dropped. Its statements are prepared once.
+pub fn begin_reading(connection: &Connection) -> rusqlite::Result<impl Drop + '_> {
+    struct Reading<'a>(&'a Connection);
+    impl Drop for Reading<'_> {
+        fn drop(&mut self) {
+            if let Err(error) = run(self.0, "ROLLBACK") {
+                eprintln!("reader: {error}");
+            }
+        }
+    }
+    run(connection, "BEGIN")?;
+    Ok(Reading(connection))
+}
+
+fn run(connection: &Connection, sql: &str) -> rusqlite::Result<()> {
+    connection.prepare_cached(sql)?.execute([]).map(drop)
+}
+
 /// The one thread that writes.
 pub struct Writer {
-    jobs: Sender<WriteJob>,
+    jobs: Sender<Box<dyn WriteJob>>,
 }
 
-/// Runs a job in the transaction, if there is one, and if asked in a savepoint of its own.
-type WriteJob = Box<dyn FnOnce(Result<&Connection, Status>, Within) -> Done + Send>;
-
-#[derive(PartialEq)]
-enum Within {
-    Transaction,
-    Savepoint,
+trait WriteJob: Send {
+    /// Does the work and keeps its result; whether it succeeded. It may be asked again, after a
+    /// rollback.
+    fn run(&mut self, connection: &Connection) -> bool;
+    fn is_abandoned(&self) -> bool;
+    /// Answers the client, now that the outcome of the commit is known.
+    fn finish(self: Box<Self>, committed: Result<(), Status>);
 }
 
-struct Done {
-    is_ok: bool,
-    /// Answers the client, once the outcome of the commit is known.
-    reply: Box<dyn FnOnce(Result<(), Status>)>,
+struct Write<T, F> {
+    work: F,
+    result: Result<T, Status>,
+    reply: oneshot::Sender<Result<T, Status>>,
+}
+
+impl<T: Send, F: FnMut(&Connection) -> store::Result<T> + Send> WriteJob for Write<T, F> {
+    fn run(&mut self, connection: &Connection) -> bool {
+        let work = std::panic::AssertUnwindSafe(|| (self.work)(connection));
+        self.result = match std::panic::catch_unwind(work) {
+            Ok(result) => result.map_err(Status::from),
+            Err(_) => Err(Status::internal("the job panicked")),
+        };
+        self.result.is_ok()
+    }
+
+    fn is_abandoned(&self) -> bool {
+        self.reply.is_closed()
+    }
+
+    fn finish(self: Box<Self>, committed: Result<(), Status>) {
+        // An error means that the client is gone.
+        let _ = self.reply.send(self.result.and_then(|value| committed.map(|()| value)));
+    }
 }
 
 impl Writer {
     pub fn start(db: &Path) -> rusqlite::Result<Writer> {
-        let (sender, jobs) = bounded(QUEUE);
-        let mut connection = store::open(db)?;
+        let (sender, jobs) = bounded::<Box<dyn WriteJob>>(QUEUE);
+        let connection = store::open(db)?;
         // Room for the pages of a large upload, and 32 MiB of log before they are copied back.
         connection
             .execute_batch("PRAGMA cache_size = -32768; PRAGMA wal_autocheckpoint = 8192;")?;
+        totals::without_triggers(&connection)?;
         spawn("writer", move || {
             while let Ok(first) = jobs.recv() {
-                group(&mut connection, first, &jobs);
+                let mut group = vec![first];
+                group.extend(jobs.try_iter().take(GROUP - 1));
+                commit(&connection, group);
             }
         });
         Ok(Writer { jobs: sender })
     }
 
     /// `work` is applied whole or not at all. The answer comes after the commit. Work whose client
-    /// is gone before it began is not done.
+    /// is gone before the commit is not done.
     pub fn submit<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&Connection) -> store::Result<T> + Send + 'static,
+        work: impl FnMut(&Connection) -> store::Result<T> + Send + 'static,
     ) -> Result<Answer<T>, Status> {
         let (reply, receiver) = oneshot::channel();
-        let abandoned = Abandoned::default();
-        let gone = abandoned.clone();
-        let job: WriteJob = Box::new(move |transaction, within| {
-            let result = transaction.and_then(|connection| match gone.load(Ordering::Relaxed) {
-                true => Err(Status::cancelled("the client is gone")),
-                false if within == Within::Savepoint => savepoint(connection, work),
-                false => work(connection).map_err(Status::from),
-            });
-            let is_ok = result.is_ok();
-            let reply = Box::new(move |committed: Result<(), Status>| {
-                // An error means that the client is gone.
-                let _ = reply.send(result.and_then(|value| committed.map(|()| value)));
-            });
-            Done { is_ok, reply }
-        });
-        self.jobs.try_send(job).map_err(|_| full())?;
-        Ok(Answer { receiver, abandoned })
+        let result = Err(Status::cancelled("the client is gone"));
+        self.jobs.try_send(Box::new(Write { work, result, reply })).map_err(|_| full())?;
+        Ok(Answer { receiver, abandoned: Abandoned::default() })
     }
 }
 
-fn savepoint<T>(
-    connection: &Connection,
-    work: impl FnOnce(&Connection) -> store::Result<T>,
-) -> Result<T, Status> {
-    let run = |sql| connection.prepare_cached(sql)?.execute([]);
-    let done = run("SAVEPOINT job").map_err(Error::from).and_then(|_| work(connection));
-    if done.is_err() {
-        // Where this fails too, SQLite has rolled everything back, and the commit will say so.
-        let _ = run("ROLLBACK TO job");
-    }
-    let _ = run("RELEASE job");
-    done.map_err(Status::from)
-}
-
-/// One transaction for the job at hand and those that wait behind it. The first needs no
-/// savepoint, which makes every page dearer: before it there is nothing to keep.
-fn group(connection: &mut Connection, first: WriteJob, jobs: &Receiver<WriteJob>) {
-    let transaction = match store::begin(connection) {
-        Ok(transaction) => transaction,
-        Err(error) => {
-            let failed = first(Err(Error::from(error).into()), Within::Transaction);
-            return (failed.reply)(Ok(()));
+/// One transaction for all jobs. They run without savepoints, which make every page dearer, unless
+/// one of them fails: then once more, each in its own.
+fn commit(connection: &Connection, mut group: Vec<Box<dyn WriteJob>>) {
+    let mut savepoints = false;
+    let outcome = loop {
+        group.retain(|job| !job.is_abandoned());
+        match attempt(connection, &mut group, savepoints) {
+            Ok(true) => break Ok(()),
+            // Once more: a job failed, or a client has left.
+            Ok(false) => savepoints = true,
+            Err(error) => break Err(Status::from(Error::from(error))),
         }
     };
-    let first = first(Ok(&transaction), Within::Transaction);
-    if !first.is_ok {
-        drop(transaction);
-        return (first.reply)(Ok(()));
+    if !connection.is_autocommit() {
+        if let Err(error) = run(connection, "ROLLBACK") {
+            eprintln!("writer: {error}");
+        }
     }
-    let mut done = vec![first];
-    let waiting = jobs.try_iter().take(GROUP - 1);
-    done.extend(waiting.map(|job| job(Ok(&transaction), Within::Savepoint)));
-    let outcome = transaction.commit().map_err(|error| Status::from(Error::from(error)));
-    for job in done {
-        (job.reply)(outcome.clone());
+    group.into_iter().for_each(|job| job.finish(outcome.clone()));
+}
+
+/// Whether it was committed; otherwise it was rolled back.
+fn attempt(
+    connection: &Connection,
+    group: &mut [Box<dyn WriteJob>],
+    savepoints: bool,
+) -> rusqlite::Result<bool> {
+    run(connection, "BEGIN IMMEDIATE")?;
+    for job in group.iter_mut() {
+        if savepoints {
+            run(connection, "SAVEPOINT job")?;
+        }
+        if !job.run(connection) {
+            if !savepoints {
+                run(connection, "ROLLBACK")?;
+                // A job that was alone has its answer.
+                return Ok(group.len() == 1);
+            }
+            // Fails, and with it all jobs, where SQLite has rolled everything back.
+            run(connection, "ROLLBACK TO job")?;
+        }
+        if savepoints {
+            run(connection, "RELEASE job")?;
+        }
     }
+    if group.iter().any(|job| job.is_abandoned()) {
+        run(connection, "ROLLBACK")?;
+        return Ok(false);
+    }
+    run(connection, "COMMIT")?;
+    Ok(true)
 }
 
 fn full() -> Status {

@@ -20,6 +20,7 @@ use compare::proto::{
     CreateInvoiceRequest, ExportRequest, ListInvoicesRequest, ReconcileEvent, SummaryRequest,
 };
 use compare::store::Scan;
+use compare::totals::Totals;
 use compare::{encode, rules, store};
 use futures_util::{stream, StreamExt, TryStreamExt};
 use prost::Message;
@@ -31,7 +32,7 @@ use tonic::metadata::MetadataMap;
 use tonic::transport::Server;
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::lanes::{inline, Answer, Lane, Writer};
+use crate::lanes::{self, inline, Answer, Lane, Writer};
 use service::report_service_server::{ReportService, ReportServiceServer};
 
 /// tonic's service over our proto, whose responses are bytes. See `build.rs`.
@@ -126,10 +127,10 @@ type Turn = (Messages, Option<Cursor>);
 impl Cursor {
     fn turn(mut self, connection: &Connection) -> store::Result<Turn> {
         let mut bytes = Vec::with_capacity(self.chunk + 1024);
-        let (mut lengths, mut scratch) = (Vec::new(), Vec::new());
+        let mut lengths = Vec::with_capacity(if self.batched { 1 } else { self.chunk / 64 });
         let done = self.scan.run(connection, |row| {
             if self.batched {
-                encode::entry(row, &mut scratch, &mut bytes)?;
+                encode::entry(row, &mut bytes)?;
             } else {
                 let start = bytes.len();
                 encode::invoice(row, &mut bytes)?;
@@ -236,6 +237,7 @@ impl ReportService for Tuned {
         let request = request.into_inner();
         let short = request.issued_from.is_none() && request.issued_until.is_none();
         self.query(short, move |connection| {
+            let _transaction = lanes::begin_reading(connection)?;
             Ok(store::summary(connection, &request)?.encode_to_vec().into())
         })
         .await
@@ -252,10 +254,9 @@ impl ReportService for Tuned {
             && request.issued_from.is_none()
             && request.issued_until.is_none();
         self.query(short, move |connection| {
-            let (mut bytes, mut scratch) = (Vec::with_capacity(16 << 10), Vec::new());
-            let token = store::page(connection, &request, |row| {
-                Ok(encode::entry(row, &mut scratch, &mut bytes)?)
-            })?;
+            let mut bytes = Vec::with_capacity(16 << 10);
+            let token =
+                store::page(connection, &request, |row| Ok(encode::entry(row, &mut bytes)?))?;
             encode::text(2, token.as_bytes(), &mut bytes);
             Ok(bytes.into())
         })
@@ -328,12 +329,14 @@ impl ReportService for Tuned {
 
 fn apply(connection: &Connection, events: &[ReconcileEvent]) -> store::Result<Messages> {
     let (mut bytes, mut lengths) = (Vec::new(), Vec::with_capacity(events.len()));
+    let mut totals = Totals::of(connection)?;
     for event in events {
-        let ack = store::apply(connection, event)?;
+        let ack = store::apply(connection, event, &mut totals)?;
         lengths.push(ack.encoded_len() as u32);
         // OK because a Vec has room for everything.
         ack.encode(&mut bytes).expect("a Vec grows");
     }
+    totals.save(connection)?;
     Ok(Messages::new(bytes, lengths))
 }
 
