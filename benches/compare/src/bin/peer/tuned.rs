@@ -4,7 +4,8 @@
 //!   references to bytes. A turn begins when the client has taken the one before the last, so a
 //!   client that stalls holds two chunks, and no thread, connection or transaction.
 //! - Point queries run on the runtime's own threads, without a hand over. Long ones have a lane.
-//! - One writer thread commits all that wait at once, each job whole or not at all.
+//! - One writer thread commits all that wait at once, each job whole or not at all, and keeps the totals
+//!   with the triggers switched off.
 //! - An acknowledged batch of events is one job, and its acks leave as one buffer.
 
 use std::error::Error;
