@@ -54,10 +54,7 @@ impl Database {
                 memo: "a memo of some length",
             });
         }
-        let create = self
-            .store
-            .writer
-            .submit(move |conn, is_unwanted| bulk::create(conn, is_unwanted, "", &mut staged));
+        let create = self.store.writer.submit(move |job| bulk::create(job, "", &mut staged));
         block_on(create.expect("a place in the queue")).expect("a reply").expect("the upload");
     }
 }
@@ -198,7 +195,7 @@ fn pay(database: &Database) {
         }),
     };
     let events = [event];
-    let applied = database.store.writer.submit(move |conn, _| reconcile::apply(conn, &events));
+    let applied = database.store.writer.submit(move |job| reconcile::apply(job, &events));
     block_on(applied.expect("a place in the queue")).expect("a reply").expect("an ack");
 }
 

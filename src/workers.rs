@@ -44,7 +44,7 @@ impl Queue {
             return None;
         }
         let (reply, result) = bounded(1);
-        let job: Box<dyn FnOnce() -> T + Send> = Box::new(job);
+        let job: Forked<T> = Box::new(job);
         let job = Arc::new(Mutex::new(Some(job)));
         let fork = Fork { job: Arc::clone(&job), result };
         let run = move || {
@@ -57,10 +57,12 @@ impl Queue {
     }
 }
 
+type Forked<T> = Box<dyn FnOnce() -> T + Send>;
+
 /// A job that another thread runs, or will run.
 pub struct Fork<T> {
     /// Until it is begun.
-    job: Arc<Mutex<Option<Box<dyn FnOnce() -> T + Send>>>>,
+    job: Arc<Mutex<Option<Forked<T>>>>,
     result: Receiver<T>,
 }
 

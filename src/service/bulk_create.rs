@@ -25,6 +25,7 @@ use crate::service::watch::Watch;
 use crate::service::{finish, send, validate, Shared};
 use crate::store::bulk;
 use crate::store::staged::Staged;
+use crate::store::write::Job;
 
 /// Request metadata by which a client says that its upload will end in a commit.
 const COMMIT_HEADER: (&str, &[u8]) = ("billstream-commit", b"required");
@@ -169,9 +170,8 @@ impl Upload {
         let batch_id = self.commit.unwrap_or_default();
         let mut staged = self.staged;
         let for_job = batch_id.clone();
-        let reply = shared.store.writer.submit(move |conn, is_unwanted| {
-            bulk::create(conn, is_unwanted, &for_job, &mut staged)
-        })?;
+        let create = move |job: Job<'_>| bulk::create(job, &for_job, &mut staged);
+        let reply = shared.store.writer.submit(create)?;
         match select(pin!(cancelled(sink)), reply).await {
             // Dropping the reply takes the job back.
             Either::Left(_) => Err(Error::Cancelled),

@@ -319,7 +319,7 @@ async fn flow(
                 };
                 start_send(sink, message, !is_flushed)?;
                 sent.messages += 1;
-                if sent.messages % MESSAGES_A_YIELD == 0 {
+                if sent.messages.is_multiple_of(MESSAGES_A_YIELD) {
                     give_way(shared);
                 }
             }

@@ -79,7 +79,7 @@ async fn acknowledge(
                 None => break,
             }
         }
-        let applied = shared.store.writer.submit(move |conn, _| apply(conn, &events))?;
+        let applied = shared.store.writer.submit(move |job| apply(job, &events))?;
         let acks = applied
             .await
             .unwrap_or_else(|_| Err(Error::Internal("a batch of events was dropped".to_owned())))?;

@@ -9,19 +9,15 @@ use crate::store::read::{last_sequence, totals};
 use crate::store::sql;
 use crate::store::staged::Staged;
 use crate::store::totals::{Addition, Totals};
-use crate::store::write::IsUnwanted;
+use crate::store::write::Job;
 
 /// Rows between two looks at whether the upload is still wanted.
 const ROWS_A_LOOK: usize = 256;
 
 /// Creates the invoices of `staged`. With a `batch_id` (not empty) that was applied before, gives
 /// its first result instead.
-pub fn create(
-    conn: &Connection,
-    is_unwanted: IsUnwanted<'_>,
-    batch_id: &str,
-    staged: &mut Staged,
-) -> Result<Created> {
+pub fn create(job: Job<'_>, batch_id: &str, staged: &mut Staged) -> Result<Created> {
+    let conn = job.conn;
     if !batch_id.is_empty() {
         if let Some(created) = find_applied(conn, batch_id, staged.rows())? {
             return Ok(created);
@@ -31,7 +27,7 @@ pub fn create(
     let count = staged.rows() as i64;
     let created = Created {
         count,
-        totals: insert_all(conn, is_unwanted, before, staged)?,
+        totals: insert_all(job, before, staged)?,
         first_sequence: if count == 0 { 0 } else { before + 1 },
         last_sequence: if count == 0 { 0 } else { before + count },
         ..Created::default()
@@ -82,14 +78,12 @@ fn with_totals(conn: &Connection, mut created: Created) -> Result<Created> {
     Ok(created)
 }
 
-fn insert_all(
-    conn: &Connection,
-    is_unwanted: IsUnwanted<'_>,
-    before: i64,
-    staged: &mut Staged,
-) -> Result<Vec<CurrencyTotal>> {
+/// Returns the totals of what it created.
+fn insert_all(job: Job<'_>, before: i64, staged: &mut Staged) -> Result<Vec<CurrencyTotal>> {
+    let Job { conn, currencies, is_unwanted } = job;
     let mut insert = conn.prepare_cached(sql::INSERT_INVOICE)?;
-    let mut totals = Totals::prepare(conn)?;
+    let mut totals = Totals::prepare(conn, currencies)?;
+    let mut created: Vec<CurrencyTotal> = Vec::new();
     staged.for_each(|i, invoice| {
         if i % ROWS_A_LOOK == 0 && is_unwanted() {
             return Err(Error::Cancelled);
@@ -123,13 +117,33 @@ fn insert_all(
         })?;
         let addition =
             Addition { invoice_count: 1, total_cents: total_amount_cents, paid_cents: 0 };
-        if totals.add(customer_id, currency, addition)? {
-            return Ok(());
+        if !totals.add(customer_id, currency, addition)? {
+            return Err(Error::invalid(
+                format!("requests[{i}].total_amount_cents"),
+                format!(
+                    "{total_amount_cents} is too much: the {currency} total would leave 64 bits"
+                ),
+            ));
         }
-        Err(Error::invalid(
-            format!("requests[{i}].total_amount_cents"),
-            format!("{total_amount_cents} is too much: the {currency} total would leave 64 bits"),
-        ))
+        count(&mut created, currency, total_amount_cents);
+        Ok(())
     })?;
-    totals.save()
+    created.sort_by(|a, b| a.currency.cmp(&b.currency));
+    Ok(created)
+}
+
+/// Counts an invoice in the totals of its upload. They are few, and parts of sums that did not overflow.
+fn count(created: &mut Vec<CurrencyTotal>, currency: &str, total_amount_cents: i64) {
+    match created.iter_mut().find(|total| total.currency == currency) {
+        Some(total) => {
+            total.invoice_count += 1;
+            total.total_cents += total_amount_cents;
+        }
+        None => created.push(CurrencyTotal {
+            currency: currency.to_owned(),
+            invoice_count: 1,
+            total_cents: total_amount_cents,
+            paid_cents: 0,
+        }),
+    }
 }

@@ -10,7 +10,7 @@
 //! | [`mod@write`] | the one writer and its group commit |
 //! | [`staged`], [`bulk`] | uploads before and at their commit |
 //! | [`reconcile`] | payments |
-//! | `totals` | the kept totals |
+//! | [`totals`] | the kept totals |
 //! | [`wal`] | the write-ahead log and its limit |
 //! | [`maintain`] | check and backup |
 
@@ -24,7 +24,7 @@ pub mod reconcile;
 pub mod scan;
 pub mod sql;
 pub mod staged;
-mod totals;
+pub mod totals;
 pub mod wal;
 pub mod write;
 

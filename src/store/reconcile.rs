@@ -1,18 +1,17 @@
 //! Reconcile: one job applies a batch of events, each once.
 
-use rusqlite::{params, CachedStatement, Connection, OptionalExtension, Row};
+use rusqlite::{params, CachedStatement, OptionalExtension, Row};
 
 use crate::error::Result;
 use crate::model::{Ack, Event, Outcome, Payment, Status, Timestamp};
 use crate::store::sql;
 use crate::store::totals::{Addition, Totals};
+use crate::store::write::Job;
 
 /// Applies `events` in their order and returns an acknowledgement for each.
-pub fn apply(conn: &Connection, events: &[Event]) -> Result<Vec<Ack>> {
-    let mut statements = Statements::prepare(conn)?;
-    let acks = events.iter().map(|event| statements.apply(event)).collect();
-    statements.totals.save()?;
-    acks
+pub fn apply(job: Job<'_>, events: &[Event]) -> Result<Vec<Ack>> {
+    let mut statements = Statements::prepare(job)?;
+    events.iter().map(|event| statements.apply(event)).collect()
 }
 
 struct Statements<'a> {
@@ -34,13 +33,13 @@ struct Invoice {
 }
 
 impl<'a> Statements<'a> {
-    fn prepare(conn: &'a Connection) -> Result<Statements<'a>> {
+    fn prepare(Job { conn, currencies, .. }: Job<'a>) -> Result<Statements<'a>> {
         Ok(Statements {
             find_event: conn.prepare_cached(sql::FIND_EVENT)?,
             find_invoice: conn.prepare_cached(sql::FIND_INVOICE)?,
             pay_invoice: conn.prepare_cached(sql::PAY_INVOICE)?,
             insert_event: conn.prepare_cached(sql::INSERT_EVENT)?,
-            totals: Totals::prepare(conn)?,
+            totals: Totals::prepare(conn, currencies)?,
         })
     }
 

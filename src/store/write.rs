@@ -20,15 +20,21 @@ use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::metrics::Metrics;
 use crate::store::scan::WalPressure;
+use crate::store::totals::CurrencyTotals;
 use crate::store::wal::Wal;
 
-/// Tells a long job whether its caller has gone away.
-pub type IsUnwanted<'a> = &'a dyn Fn() -> bool;
+/// What a job works with, in the transaction that is open.
+pub struct Job<'a> {
+    pub conn: &'a Connection,
+    pub currencies: &'a mut CurrencyTotals,
+    /// Tells a long job whether its caller has gone away.
+    pub is_unwanted: &'a dyn Fn() -> bool,
+}
 
 /// A handle to hand jobs to the writer.
 #[derive(Clone)]
 pub struct Writer {
-    jobs: Sender<Box<dyn Job>>,
+    jobs: Sender<Box<dyn Waiting>>,
 }
 
 impl Writer {
@@ -40,7 +46,7 @@ impl Writer {
     /// Never blocks: the queue has room for every stream that the limits of `Config` admit.
     pub fn submit<T: Send + 'static>(
         &self,
-        work: impl FnMut(&Connection, IsUnwanted<'_>) -> Result<T> + Send + 'static,
+        work: impl FnMut(Job<'_>) -> Result<T> + Send + 'static,
     ) -> Result<oneshot::Receiver<Result<T>>> {
         let (reply, result) = oneshot::channel();
         let job = Box::new(Task { work, result: Err(Error::Cancelled), reply });
@@ -55,9 +61,10 @@ impl Writer {
     }
 }
 
-trait Job: Send {
+/// A job with its caller.
+trait Waiting: Send {
     /// Runs the work and keeps its result; whether it succeeded.
-    fn run(&mut self, conn: &Connection) -> bool;
+    fn run(&mut self, conn: &Connection, currencies: &mut CurrencyTotals) -> bool;
     fn is_unwanted(&self) -> bool;
     /// Answers the caller: with the result, or with `error` where the transaction failed.
     fn finish(self: Box<Self>, error: Option<Error>);
@@ -69,10 +76,11 @@ struct Task<T, F> {
     reply: oneshot::Sender<Result<T>>,
 }
 
-impl<T: Send, F: FnMut(&Connection, IsUnwanted<'_>) -> Result<T> + Send> Job for Task<T, F> {
-    fn run(&mut self, conn: &Connection) -> bool {
+impl<T: Send, F: FnMut(Job<'_>) -> Result<T> + Send> Waiting for Task<T, F> {
+    fn run(&mut self, conn: &Connection, currencies: &mut CurrencyTotals) -> bool {
         let Task { work, reply, .. } = self;
-        let work = AssertUnwindSafe(|| work(conn, &|| reply.is_canceled()));
+        let job = Job { conn, currencies, is_unwanted: &|| reply.is_canceled() };
+        let work = AssertUnwindSafe(|| work(job));
         self.result = catch_unwind(work)
             .unwrap_or_else(|_| Err(Error::Internal("a job of the writer panicked".to_owned())));
         self.result.is_ok()
@@ -122,7 +130,7 @@ pub fn start(
 
 struct WriterThread {
     conn: Connection,
-    queued: Receiver<Box<dyn Job>>,
+    queued: Receiver<Box<dyn Waiting>>,
     /// Disconnected when the thread is to stop.
     stopped: Receiver<()>,
     group_jobs: usize,
@@ -152,7 +160,7 @@ impl WriterThread {
     }
 
     /// The next job; `None` when the thread is to stop and none waits.
-    fn next(&self) -> Option<Box<dyn Job>> {
+    fn next(&self) -> Option<Box<dyn Waiting>> {
         crossbeam_channel::select! {
             recv(self.queued) -> job => job.ok(),
             recv(self.stopped) -> _ => self.queued.try_recv().ok(),
@@ -160,7 +168,7 @@ impl WriterThread {
     }
 
     /// Runs and commits a group, and answers its callers.
-    fn commit(&mut self, mut group: Vec<Box<dyn Job>>) {
+    fn commit(&mut self, mut group: Vec<Box<dyn Waiting>>) {
         let mut savepoints = false;
         loop {
             group.retain(|job| !job.is_unwanted());
@@ -182,14 +190,17 @@ impl WriterThread {
     }
 
     /// One transaction, which is rolled back unless all is done.
-    fn attempt(&self, group: &mut [Box<dyn Job>], savepoints: bool) -> Result<Attempt> {
+    fn attempt(&self, group: &mut [Box<dyn Waiting>], savepoints: bool) -> Result<Attempt> {
         let is_alone = group.len() == 1;
         self.execute("BEGIN IMMEDIATE")?;
+        let mut currencies = CurrencyTotals::default();
         for job in group.iter_mut() {
+            // Few enough to be copied, and only where a job has failed before.
+            let saved = savepoints.then(|| currencies.clone());
             if savepoints {
                 self.execute("SAVEPOINT job")?;
             }
-            if !job.run(&self.conn) {
+            if !job.run(&self.conn, &mut currencies) {
                 if self.conn.is_autocommit() {
                     return Err(Error::Unavailable("SQLite gave up the transaction".to_owned()));
                 }
@@ -198,6 +209,7 @@ impl WriterThread {
                     return Ok(if is_alone { Attempt::Done } else { Attempt::JobFailed });
                 }
                 self.execute("ROLLBACK TO job")?;
+                currencies = saved.unwrap_or_default();
             }
             if savepoints {
                 self.execute("RELEASE job")?;
@@ -208,6 +220,7 @@ impl WriterThread {
             self.execute("ROLLBACK")?;
             return Ok(Attempt::CallerLeft);
         }
+        currencies.save(&self.conn)?;
         self.execute("COMMIT")?;
         Ok(Attempt::Done)
     }

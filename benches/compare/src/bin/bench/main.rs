@@ -116,6 +116,7 @@ fn full() -> Scale {
         client_rows: 300_000,
         upload_rows: 100_000,
         events: 5_000,
+        guarded_runs: 20,
         growth: &[10_000, 100_000, 1_000_000, 10_000_000],
         ..short()
     }
