@@ -176,17 +176,20 @@ impl Config {
     }
 
     /// The most bytes that all streams hold outside gRPC: [`Config::export_memory_bytes`] for each
-    /// export and eight chunks more for each thread that scans, `upload_memory_bytes` and one message for each upload, and the queue and a batch
-    /// for each reconcile stream.
+    /// export and [`BLOCK_CHUNKS`] chunks for each thread that scans ahead, `upload_memory_bytes` and
+    /// one message for each upload, and the queue and a batch for each reconcile stream.
     pub fn streams_memory_bytes(&self) -> usize {
         let reconcile =
             (self.reconcile_queue_events + self.reconcile_batch_events) * MAX_EVENT_BYTES;
         self.max_exports * self.export_memory_bytes()
-            + self.export_workers * 8 * (self.export_chunk_bytes + MAX_ROW_BYTES)
+            + self.export_workers * BLOCK_CHUNKS * (self.export_chunk_bytes + MAX_ROW_BYTES)
             + self.max_uploads * (self.upload_memory_bytes + self.max_message_bytes)
             + self.max_reconciles * (reconcile + self.max_message_bytes)
     }
 }
+
+/// The chunks that an idle thread scans ahead for an export: enough that handing them over costs little.
+pub const BLOCK_CHUNKS: usize = 8;
 
 /// The largest invoice in bytes: two ids, a memo, and numbers.
 const MAX_ROW_BYTES: usize = 2 * 128 + 1024 + 128;

@@ -187,12 +187,12 @@ impl ScanTask {
     }
 }
 
-/// Messages between two moments at which a completion-queue thread gives way: some 50 microseconds.
+/// Messages between two moments at which a completion-queue thread gives way: some 40 microseconds.
 const MESSAGES_A_YIELD: usize = 16;
 
 /// Lets another thread have the core, if one waits for it. Exports use all the time they are given, and
 /// with one on every thread a call that takes microseconds would wait for the scheduler's slices of
-/// milliseconds. (See `poller` for what it gains; it costs 2 % of the rows a second.)
+/// milliseconds. (See `poller` for what it gains; it costs 2 to 3 % of the rows a second.)
 fn give_way(shared: &Shared) {
     if shared.limits.exports.open() >= shared.config.cq_threads {
         std::thread::yield_now();

@@ -123,3 +123,29 @@ async fn run(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use grpcio::EnvBuilder;
+
+    #[test]
+    fn it_polls_while_chunks_flow_and_answers_always() {
+        let env = Arc::new(EnvBuilder::new().cq_count(1).build());
+        let poller = Poller::start(&env);
+        let deadline = Instant::now() + Duration::from_secs(30);
+        let reaches = |is_aside: bool, meanwhile: &dyn Fn()| {
+            while poller.shared.is_aside.load(Ordering::SeqCst) != is_aside {
+                assert!(Instant::now() < deadline, "aside is to be {is_aside}");
+                meanwhile();
+                block_on(poller.echo()).unwrap();
+            }
+        };
+        reaches(true, &|| ());
+        block_on(poller.echo()).unwrap();
+        reaches(false, &|| poller.chunk_sent());
+        reaches(true, &|| ());
+        poller.close();
+        assert!(block_on(poller.echo()).is_err());
+    }
+}

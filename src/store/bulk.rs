@@ -96,7 +96,7 @@ fn insert_all(job: Job<'_>, before: i64, staged: &mut Staged) -> Result<Vec<Curr
             invoice.invoice_id
         };
         let NewInvoice { customer_id, total_amount_cents, currency, issued_at, memo, .. } = invoice;
-        // By position, which is a third of a microsecond a row quicker than by name.
+        // By position, so that no name is looked up for each row.
         let inserted = insert.execute(params![
             before + 1 + i as i64,
             invoice_id,

@@ -121,8 +121,9 @@ pub fn in_transaction<T>(
     conn: &Connection,
     read: impl FnOnce(&Connection) -> Result<T>,
 ) -> Result<T> {
-    conn.prepare_cached("BEGIN")?.execute([])?;
+    // First: a statement that was interrupted at its end has begun the transaction nevertheless.
     let _end = EndOfTransaction(conn);
+    conn.prepare_cached("BEGIN")?.execute([])?;
     read(conn)
 }
 
@@ -134,6 +135,9 @@ impl Drop for EndOfTransaction<'_> {
     fn drop(&mut self) {
         // First, because what interrupts a statement would interrupt the end too.
         drop(Unwatched(self.0));
+        if self.0.is_autocommit() {
+            return;
+        }
         let end = self.0.prepare_cached("ROLLBACK").and_then(|mut end| end.execute([]));
         if let Err(error) = end {
             log::error!("a read transaction does not end: {error}");
@@ -256,4 +260,34 @@ pub fn page(conn: &Connection, filter: &Filter, after: i64, size: usize) -> Resu
         Ok(!more)
     })?;
     Ok((page, more))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Store;
+
+    /// SQLite counts a statement's instructions over all its runs, so that any of them may be the one
+    /// at which it looks whether it is still wanted: the beginning and the end of a transaction too.
+    #[test]
+    fn an_interrupted_transaction_leaves_its_connection_free() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = Config { db: dir.path().join("bills.db"), ..Config::default() };
+        let (store, thread) = Store::open(&config, &Arc::default()).unwrap();
+        let read = |is_unwanted: bool| {
+            let read = |conn: &Connection| in_transaction(conn, last_sequence);
+            store.reader.read(move || is_unwanted, read)
+        };
+        let mut interrupted = 0;
+        for i in 0..3000 {
+            // Of three, so that whatever a statement takes it is looked at under both.
+            let is_unwanted = i % 3 != 0;
+            match read(is_unwanted) {
+                Err(Error::Cancelled) if is_unwanted => interrupted += 1,
+                result => assert_eq!(result, Ok(0)),
+            }
+        }
+        assert!(interrupted > 0);
+        thread.stop();
+    }
 }

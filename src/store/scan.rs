@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use rusqlite::Connection;
 
-use crate::config::Config;
+use crate::config::{Config, BLOCK_CHUNKS};
 use crate::error::Result;
 use crate::metrics::Metrics;
 use crate::model::Filter;
@@ -230,9 +230,6 @@ enum Stop {
     Pause,
     NewTransaction,
 }
-
-/// The chunks of a [`Block`]: enough of them that handing it to another thread costs little.
-pub const BLOCK_CHUNKS: usize = 8;
 
 /// Rows that another thread scans while the scan is still at those before them.
 pub struct Block {

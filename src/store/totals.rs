@@ -2,8 +2,8 @@
 //!
 //! The triggers of the schema do the same for every other program that writes. On the writer's connection
 //! they are switched off: a statement with triggers makes SQLite save each page that it changes, to be able
-//! to take the statement back, and the totals of a currency would be written again for each row. (An upload
-//! of 100,000 invoices takes 5.9 us a row and not 10.3.)
+//! to take the statement back, and the totals of a currency would be written again for each row. (`load ADDR bulk`
+//! of benches/compare: 128,000 rows a second; with triggers, and what they save in a file, 40,000.)
 
 use std::collections::BTreeMap;
 
