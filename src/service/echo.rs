@@ -7,9 +7,9 @@ use std::sync::Arc;
 
 use futures::channel::{mpsc, oneshot};
 use futures::StreamExt;
-use grpcio::{ChannelBuilder, Client, Environment};
+use grpcio::Environment;
 
-use crate::service::poller::Poller;
+use crate::service::poller::{spawn_on_next_thread, Poller};
 
 /// A task on each thread that answers when its thread comes to it.
 pub struct Echoes {
@@ -55,14 +55,4 @@ fn call_one(thread: &mpsc::UnboundedSender<oneshot::Sender<()>>) -> oneshot::Rec
     // OK to fail: then the answer fails too.
     let _ = thread.unbounded_send(reply);
     answer
-}
-
-/// Runs `task` on the thread of `env` whose turn it is.
-pub fn spawn_on_next_thread(
-    env: &Arc<Environment>,
-    task: impl std::future::Future<Output = ()> + Send + 'static,
-) {
-    // Never connected: a channel is what binds a task to a thread.
-    let channel = ChannelBuilder::new(Arc::clone(env)).connect("127.0.0.1:0");
-    Client::new(channel).spawn(task);
 }
