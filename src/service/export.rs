@@ -145,7 +145,6 @@ impl ScanTask {
     }
 
     fn offer(&self, sender: &Sender<Chunk>, chunk: Chunk, turn_start: Instant) -> Offer {
-        give_way(&self.shared);
         let config = &self.shared.config;
         let others_wait = self.shared.exports.has_waiting();
         match sender.try_send(chunk) {
@@ -187,17 +186,8 @@ impl ScanTask {
     }
 }
 
-/// Messages between two moments at which a completion-queue thread gives way: some 40 microseconds.
-const MESSAGES_A_YIELD: usize = 16;
-
-/// Lets another thread have the core, if one waits for it. Exports use all the time they are given, and
-/// with one on every thread a call that takes microseconds would wait for the scheduler's slices of
-/// milliseconds. (See `poller` for what it gains; it costs 2 to 3 % of the rows a second.)
-fn give_way(shared: &Shared) {
-    if shared.limits.exports.open() >= shared.config.cq_threads {
-        std::thread::yield_now();
-    }
-}
+/// Messages between two looks at the clock, which would take a fiftieth of the time of each.
+const MESSAGES_A_LOOK: usize = 16;
 
 fn millis(n: u64) -> Duration {
     Duration::from_millis(n)
@@ -306,7 +296,7 @@ async fn flow(
             let mut waited = true;
             while sent.messages < messages {
                 ready!(poll_ready(sink, cx))?;
-                if std::mem::take(&mut waited) {
+                if std::mem::take(&mut waited) && sent.messages.is_multiple_of(MESSAGES_A_LOOK) {
                     // The client took something.
                     watch.stall.begin();
                 }
@@ -319,9 +309,6 @@ async fn flow(
                 };
                 start_send(sink, message, !is_flushed)?;
                 sent.messages += 1;
-                if sent.messages.is_multiple_of(MESSAGES_A_YIELD) {
-                    give_way(shared);
-                }
             }
             Poll::Ready(Ok::<(), Error>(()))
         });
