@@ -3,10 +3,13 @@
 
 use std::future::Future;
 use std::pin::pin;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use futures::future::{select, Either};
+use futures::future::poll_fn;
+use futures::task::{waker_ref, ArcWake};
 use futures_timer::Delay;
 
 use crate::config::Config;
@@ -39,10 +42,23 @@ impl Watch {
 
     /// The result of `work`, or DEADLINE_EXCEEDED when a limit passes before it.
     pub async fn guard<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
-        match select(pin!(work), pin!(self.expired())).await {
-            Either::Left((result, _)) => result,
-            Either::Right((error, _)) => Err(error),
-        }
+        let (mut work, mut expired) = (pin!(work), pin!(self.expired()));
+        let mut alarm: Option<Arc<Alarm>> = None;
+        poll_fn(|cx| {
+            if let Poll::Ready(result) = work.as_mut().poll(cx) {
+                return Poll::Ready(result);
+            }
+            let alarm = match &mut alarm {
+                Some(alarm) if alarm.task.will_wake(cx.waker()) => alarm,
+                other => other.insert(Arc::new(Alarm::new(cx.waker().clone()))),
+            };
+            // Not for every message: looking at a timer costs as much as a row.
+            if !alarm.rang.swap(false, Ordering::AcqRel) {
+                return Poll::Pending;
+            }
+            expired.as_mut().poll(&mut Context::from_waker(&waker_ref(alarm))).map(Err)
+        })
+        .await
     }
 
     /// Waits for the first limit to pass.
@@ -63,6 +79,26 @@ impl Watch {
             }
             Delay::new(left).await;
         }
+    }
+}
+
+/// Wakes a task, and tells it that it was this that woke it.
+struct Alarm {
+    task: Waker,
+    rang: AtomicBool,
+}
+
+impl Alarm {
+    /// As if it had rung, so that it is set.
+    fn new(task: Waker) -> Alarm {
+        Alarm { task, rang: AtomicBool::new(true) }
+    }
+}
+
+impl ArcWake for Alarm {
+    fn wake_by_ref(alarm: &Arc<Alarm>) {
+        alarm.rang.store(true, Ordering::Release);
+        alarm.task.wake_by_ref();
     }
 }
 
