@@ -41,10 +41,10 @@ settings! {
     db: PathBuf = PathBuf::from("billstream.db");
     /// HOST:PORT to listen on; port 0 takes a free one.
     listen: String = "127.0.0.1:50051".to_owned();
-    /// Threads that move bytes for gRPC. None of them waits for a lock or a queue; each has a database
-    /// connection for the small reads of `inline_rows`. All calls of a connection are served by one of them.
-    /// More serve more calls at once where there are the cores; fewer answer a lone call sooner.
-    cq_threads: usize = 2;
+    /// Threads that move bytes for gRPC: by default half as many as there are cores, the rest being for the
+    /// database and for clients on the same machine. None of them waits for a lock or a queue; each has a
+    /// database connection for the small reads of `inline_rows`. All calls of a connection are served by one.
+    cq_threads: usize = half_the_cores();
     /// The largest request message in bytes; a larger one is RESOURCE_EXHAUSTED.
     max_message_bytes: usize = 4 << 20;
     /// Streams one connection may have open; a further one is RESOURCE_EXHAUSTED, with RetryInfo.
@@ -54,8 +54,9 @@ settings! {
     unary_workers: usize = 2;
     /// Unary calls that may wait for a thread; a further one is RESOURCE_EXHAUSTED, with RetryInfo.
     max_queued_unary: usize = 256;
-    /// The largest page in invoices that is read on a thread of `cq_threads`, as totals without dates are
-    /// too: it takes less time than handing it to another thread. 0: only the totals.
+    /// The largest page in invoices that is read on a thread of `cq_threads` while no other unary call is
+    /// under way, which takes less time than handing it to another thread; as totals without dates always
+    /// are. 0: only the totals.
     inline_rows: usize = 100;
     /// The longest a unary query may run, in milliseconds; then it is DEADLINE_EXCEEDED.
     unary_timeout_ms: u64 = 30_000;
@@ -186,6 +187,10 @@ impl Config {
             + self.max_uploads * (self.upload_memory_bytes + self.max_message_bytes)
             + self.max_reconciles * (reconcile + self.max_message_bytes)
     }
+}
+
+fn half_the_cores() -> usize {
+    std::thread::available_parallelism().map_or(1, |cores| cores.get().div_ceil(2))
 }
 
 /// The chunks that an idle thread scans ahead for an export: enough that handing them over costs little.

@@ -20,9 +20,9 @@
 //! # The rules
 //!
 //! * Only `store` names rusqlite. Only `service`, `server`, `client` and `proto` name grpcio.
-//! * Nothing on a completion-queue thread blocks: no pool, no SQL, no `recv`. (One exception: totals, and
-//!   pages of up to `inline_rows`, are read there when a connection is free at once. The thread of
-//!   `service::poller` may wait, since it serves no call.)
+//! * Nothing on a completion-queue thread blocks: no pool, no SQL, no `recv`. (One exception: totals, and for a
+//!   lone caller pages of up to `inline_rows`, are read there when a connection is free at once. The thread
+//!   of `service::poller` may wait, since it serves no call.)
 //! * Every queue, pool, page and message has a limit in [`Config`], with its unit in its name, and
 //!   its documentation says what happens at the limit.
 //! * Ownership is the stop protocol: dropping a receiver ends its scan, dropping the last sender

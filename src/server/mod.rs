@@ -13,7 +13,7 @@ use grpcio::{ChannelBuilder, EnvBuilder, Environment, ServerBuilder, ServerCrede
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::metrics::Metrics;
-use crate::service::{self, echo::Echoes, limits::Limits, poller::Poller, Shared};
+use crate::service::{self, echo::Echoes, limits::Limits, poller::Poller, Shared, UnderWay};
 use crate::store::{Store, StoreThread};
 use crate::workers::Workers;
 
@@ -78,6 +78,7 @@ impl Server {
             metrics,
             limits: Limits::new(&config),
             unary: unary.queue(),
+            unary_calls: UnderWay::default(),
             exports: exports.queue(),
             config,
         });

@@ -43,6 +43,7 @@ use crate::proto;
 use crate::store::Store;
 use crate::workers::Queue;
 use limits::Limits;
+pub use unary::UnderWay;
 
 /// What the handlers share.
 pub struct Shared {
@@ -52,6 +53,7 @@ pub struct Shared {
     pub limits: Limits,
     /// The threads of the unary calls.
     pub unary: Queue,
+    pub unary_calls: UnderWay,
     /// The threads of the exports; the queue has room for every export that is admitted.
     pub exports: Queue,
     pub echoes: echo::Echoes,

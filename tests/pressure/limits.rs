@@ -211,6 +211,32 @@ fn unary_calls_past_the_queue_are_refused_at_once() {
 }
 
 #[test]
+fn no_page_waits_for_long_queries() {
+    let _alone = alone();
+    let config = Config { unary_workers: 1, ..Config::default() };
+    let server = TestServer::with_copy(&database(1_000_000), config);
+    let (client, other) = (server.client(), server.client());
+    let long: Vec<_> = (0..3)
+        .map(|_| {
+            let client = client.clone();
+            std::thread::spawn(move || slow_summary(&client).unwrap().invoice_count)
+        })
+        .collect();
+    eventually("a long query runs", || server.get().connections_in_use() > 0);
+    let request = ListInvoicesRequest { page_size: 100, ..Default::default() };
+    let mut pages = 0;
+    while !long.iter().any(|call| call.is_finished()) {
+        assert_eq!(other.list_invoices(&request, at_once()).unwrap().invoices.len(), 100);
+        pages += 1;
+    }
+    println!("{pages} pages before the first of 3 long queries ended");
+    assert!(pages > 3, "{pages} pages");
+    for call in long {
+        assert_eq!(call.join().unwrap(), 1_000_000);
+    }
+}
+
+#[test]
 fn a_query_over_its_time_is_ended() {
     let config = Config { unary_timeout_ms: 10, ..Config::default() };
     let server = TestServer::with_copy(&database(1_000_000), config);
