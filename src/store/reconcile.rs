@@ -2,7 +2,7 @@
 
 use rusqlite::{params, CachedStatement, OptionalExtension, Row};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::model::{Ack, Event, Outcome, Payment, Status, Timestamp};
 use crate::store::sql;
 use crate::store::totals::{Addition, Totals};
@@ -32,6 +32,19 @@ struct Invoice {
     status: i32,
 }
 
+/// A payment that is to be applied, and is in the totals.
+struct Due {
+    invoice: Invoice,
+    cents: i64,
+    /// What is paid of the invoice, with it.
+    paid_cents: i64,
+    status: i32,
+}
+
+fn paid(cents: i64) -> Addition {
+    Addition { invoice_count: 0, total_cents: 0, paid_cents: cents }
+}
+
 impl<'a> Statements<'a> {
     fn prepare(Job { conn, currencies, .. }: Job<'a>) -> Result<Statements<'a>> {
         Ok(Statements {
@@ -52,54 +65,64 @@ impl<'a> Statements<'a> {
             duplicate: false,
             message: String::new(),
         };
-        match &event.payment {
-            Err(violation) if violation.field == "event_id" => {
-                // Nothing to remember it by.
-                ack.message = format!("event_id: {}", violation.description);
-                return Ok(ack);
-            }
-            _ if self.find_first(&mut ack)? => return Ok(ack),
+        let due = match &event.payment {
             Err(violation) => {
                 ack.message = format!("{}: {}", violation.field, violation.description);
+                if violation.field == "event_id" {
+                    // Nothing to remember it by.
+                    return Ok(ack);
+                }
+                None
             }
-            Ok(payment) => self.pay(payment, &mut ack)?,
+            Ok(payment) => self.weigh(payment, &mut ack)?,
+        };
+        // That the event is new turns out here, where it costs no look of its own.
+        if !self.remember(event, &ack)? {
+            if let Some(due) = due {
+                self.take_back(&due)?;
+            }
+            return self.first(ack);
         }
-        self.remember(event, &ack)?;
+        if let Some(Due { invoice, paid_cents, status, .. }) = due {
+            self.pay_invoice.execute(params![paid_cents, status, invoice.sequence])?;
+        }
         Ok(ack)
     }
 
-    /// Fills in the first outcome of an event that is known.
-    fn find_first(&mut self, ack: &mut Ack) -> Result<bool> {
-        let found = self
-            .find_event
-            .query_row([&ack.event_id], |row: &Row<'_>| {
-                Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
-            })
-            .optional()?;
-        let Some(first) = found else { return Ok(false) };
-        (ack.outcome, ack.invoice_status, ack.outstanding_cents, ack.message) = first;
-        ack.duplicate = true;
-        Ok(true)
+    /// The first outcome of an event that is known.
+    fn first(&mut self, ack: Ack) -> Result<Ack> {
+        let event_id = ack.event_id;
+        let first = self.find_event.query_row([&event_id], |row: &Row<'_>| {
+            Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
+        })?;
+        let (outcome, invoice_status, outstanding_cents, message) = first;
+        Ok(Ack { event_id, outcome, invoice_status, outstanding_cents, duplicate: true, message })
     }
 
-    fn pay(&mut self, payment: &Payment, ack: &mut Ack) -> Result<()> {
+    /// Fills in what becomes of the payment, and adds it to the totals if it is to be applied.
+    fn weigh(&mut self, payment: &Payment, ack: &mut Ack) -> Result<Option<Due>> {
         let Some(invoice) = self.find(&payment.invoice_id)? else {
             ack.outcome = Outcome::UnknownInvoice as i32;
             ack.message = format!("there is no invoice {:?}", payment.invoice_id);
-            return Ok(());
+            return Ok(None);
         };
         ack.invoice_status = invoice.status;
         ack.outstanding_cents = invoice.total_amount_cents - invoice.paid_cents;
         if invoice.status == Status::Void as i32 {
             ack.outcome = Outcome::InvoiceVoid as i32;
             ack.message = "the invoice is void".to_owned();
-        } else if invoice.currency != payment.currency {
+            return Ok(None);
+        }
+        if invoice.currency != payment.currency {
             ack.outcome = Outcome::CurrencyMismatch as i32;
             ack.message = format!("the invoice is in {}", invoice.currency);
-        } else if !self.add(payment, &invoice, ack)? {
+            return Ok(None);
+        }
+        let due = self.add(payment.amount_cents, invoice, ack)?;
+        if due.is_none() {
             ack.message = "amount_cents: a sum would leave 64 bits".to_owned();
         }
-        Ok(())
+        Ok(due)
     }
 
     fn find(&mut self, invoice_id: &str) -> Result<Option<Invoice>> {
@@ -116,18 +139,13 @@ impl<'a> Statements<'a> {
         Ok(self.find_invoice.query_row([invoice_id], invoice).optional()?)
     }
 
-    /// Applies the payment; false, with nothing changed, when a sum would overflow.
-    fn add(&mut self, payment: &Payment, invoice: &Invoice, ack: &mut Ack) -> Result<bool> {
-        let Some(paid_cents) = invoice.paid_cents.checked_add(payment.amount_cents) else {
-            return Ok(false);
-        };
-        let addition =
-            Addition { invoice_count: 0, total_cents: 0, paid_cents: payment.amount_cents };
-        if !self.totals.add(&invoice.customer_id, &invoice.currency, addition)? {
-            return Ok(false);
+    /// Adds the payment to the totals; `None`, with nothing changed, when a sum would overflow.
+    fn add(&mut self, cents: i64, invoice: Invoice, ack: &mut Ack) -> Result<Option<Due>> {
+        let Some(paid_cents) = invoice.paid_cents.checked_add(cents) else { return Ok(None) };
+        if !self.totals.add(&invoice.customer_id, &invoice.currency, paid(cents))? {
+            return Ok(None);
         }
         let status = Status::of(invoice.total_amount_cents, paid_cents);
-        self.pay_invoice.execute(params![paid_cents, status as i32, invoice.sequence])?;
         ack.outcome = match status {
             Status::PartiallyPaid => Outcome::Partial,
             Status::Overpaid => Outcome::Overpaid,
@@ -135,10 +153,19 @@ impl<'a> Statements<'a> {
         } as i32;
         ack.invoice_status = status as i32;
         ack.outstanding_cents = invoice.total_amount_cents - paid_cents;
-        Ok(true)
+        Ok(Some(Due { invoice, cents, paid_cents, status: status as i32 }))
     }
 
-    fn remember(&mut self, event: &Event, ack: &Ack) -> Result<()> {
+    /// Takes a payment out of the totals again.
+    fn take_back(&mut self, Due { invoice, cents, .. }: &Due) -> Result<()> {
+        match self.totals.add(&invoice.customer_id, &invoice.currency, paid(-cents))? {
+            true => Ok(()),
+            false => Err(Error::Internal("a payment cannot be taken back".to_owned())),
+        }
+    }
+
+    /// Whether the event is new; if it is, it is kept with its outcome.
+    fn remember(&mut self, event: &Event, ack: &Ack) -> Result<bool> {
         let nothing = Payment {
             invoice_id: String::new(),
             amount_cents: 0,
@@ -147,7 +174,7 @@ impl<'a> Statements<'a> {
             reference: String::new(),
         };
         let payment = event.payment.as_ref().unwrap_or(&nothing);
-        self.insert_event.execute(params![
+        let inserted = self.insert_event.execute(params![
             event.event_id,
             payment.invoice_id,
             payment.amount_cents,
@@ -160,6 +187,6 @@ impl<'a> Statements<'a> {
             ack.outstanding_cents,
             ack.message,
         ])?;
-        Ok(())
+        Ok(inserted == 1)
     }
 }

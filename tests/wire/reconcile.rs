@@ -1,7 +1,7 @@
 //! Reconcile.
 
 use billstream::client::Client;
-use billstream::proto::report::{ReconcileAck, ReconcileEvent, ReconcileOutcome};
+use billstream::proto::report::{ReconcileAck, ReconcileEvent, ReconcileOutcome, SummaryRequest};
 use billstream::Config;
 use futures::executor::block_on;
 use futures::{SinkExt, StreamExt};
@@ -135,6 +135,9 @@ fn a_repeated_event_of_another_stream_is_not_applied_again() {
     second.iter_mut().for_each(|ack| assert!(std::mem::take(&mut ack.duplicate)));
     assert_eq!(first, second);
     assert_eq!(summary(&client).totals[0].paid_cents, 50);
+    let request = SummaryRequest { customer_id: "cust-1".to_owned(), ..Default::default() };
+    let of_customer = client.get_summary(&request, CallOption::default()).unwrap();
+    assert_eq!(of_customer.totals[0].paid_cents, 50);
 }
 
 #[test]

@@ -449,23 +449,55 @@ pub fn apply(
 ) -> Result<ReconcileAck> {
     let (invalid, usable_id) = rules::event(event);
     let mut ack = ReconcileAck { event_id: event.event_id.clone(), ..Default::default() };
-    if usable_id {
+    // With triggers only the payment itself shows that a sum overflows, so it comes before the event is
+    // remembered, and a look before it. Without them the event's own insert tells that it is known.
+    if usable_id && matches!(totals, Totals::Triggers) {
         if let Some(known) = known(connection, &event.event_id)? {
             return Ok(known);
         }
     }
-    if let Some(message) = invalid {
+    let (kept, due) = if let Some(message) = invalid {
         ack.outcome = ReconcileOutcome::Rejected as i32;
         ack.message = message;
-        if usable_id {
-            let blank = ReconcileEvent { event_id: event.event_id.clone(), ..Default::default() };
-            remember(connection, &blank, &ack)?;
+        if !usable_id {
+            return Ok(ack);
         }
-        return Ok(ack);
+        let blank = ReconcileEvent { event_id: event.event_id.clone(), ..Default::default() };
+        (remember(connection, &blank, &ack)?, None)
+    } else {
+        let due = pay(connection, event, totals, &mut ack)?;
+        (remember(connection, event, &ack)?, due)
+    };
+    match (kept, due) {
+        (true, Some(due)) => due.set_paid(connection)?,
+        (true, None) => {}
+        (false, due) => {
+            if let Some(Due { customer, .. }) = due {
+                let less = [0, 0, -event.amount_cents];
+                totals.add(connection, &customer, &event.currency, less)?;
+            }
+            let known = known(connection, &event.event_id)?;
+            return known.ok_or_else(|| Status::internal("a known event is gone").into());
+        }
     }
-    pay(connection, event, totals, &mut ack)?;
-    remember(connection, event, &ack)?;
     Ok(ack)
+}
+
+/// A payment that is in the totals, and not yet in its invoice.
+struct Due {
+    sequence: i64,
+    customer: String,
+    status: i32,
+    paid: i64,
+}
+
+impl Due {
+    fn set_paid(&self, connection: &Connection) -> rusqlite::Result<()> {
+        connection
+            .prepare_cached("UPDATE invoices SET status = ?2, paid_cents = ?3 WHERE sequence = ?1")?
+            .execute(params![self.sequence, self.status, self.paid])
+            .map(drop)
+    }
 }
 
 /// The acknowledgement that this event had the first time.
@@ -486,15 +518,17 @@ fn known(connection: &Connection, event_id: &str) -> rusqlite::Result<Option<Rec
     ack.optional()
 }
 
+/// Whether the event is new; then it is kept with its acknowledgement.
 fn remember(
     connection: &Connection,
     event: &ReconcileEvent,
     ack: &ReconcileAck,
-) -> rusqlite::Result<()> {
+) -> rusqlite::Result<bool> {
     let received_at = event.received_at.unwrap_or_default();
-    connection
+    let inserted = connection
         .prepare_cached(
-            "INSERT INTO reconcile_events VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
+            "INSERT INTO reconcile_events VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11) \
+             ON CONFLICT (event_id) DO NOTHING",
         )?
         .execute(params![
             event.event_id,
@@ -509,70 +543,69 @@ fn remember(
             ack.outstanding_cents,
             ack.message,
         ])?;
-    Ok(())
+    Ok(inserted == 1)
 }
 
-/// Moves the invoice on and fills in the acknowledgement.
+/// Fills in the acknowledgement. Returns a payment that is still to be written into its invoice.
 fn pay(
     connection: &Connection,
     event: &ReconcileEvent,
     totals: &mut Totals,
     ack: &mut ReconcileAck,
-) -> Result<()> {
+) -> Result<Option<Due>> {
     let sql = "SELECT sequence, total_amount_cents, paid_cents, status, currency, customer_id \
                FROM invoices WHERE invoice_id = ?1";
     let mut statement = connection.prepare_cached(sql)?;
     let mut rows = statement.query([&event.invoice_id])?;
     let Some(row) = rows.next()? else {
         refuse(ack, ReconcileOutcome::UnknownInvoice, "there is no such invoice");
-        return Ok(());
+        return Ok(None);
     };
     let (sequence, total, paid): (i64, i64, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
     ack.invoice_status = row.get(3)?;
     ack.outstanding_cents = total - paid;
     if ack.invoice_status == InvoiceStatus::Void as i32 {
         refuse(ack, ReconcileOutcome::InvoiceVoid, "the invoice is void");
-    } else if row.get_ref(4)?.as_bytes() != Ok(event.currency.as_bytes()) {
-        refuse(ack, ReconcileOutcome::CurrencyMismatch, "the invoice has another currency");
-    } else if let Some(now) = paid.checked_add(event.amount_cents) {
-        let customer: String = row.get(5)?;
-        drop(rows);
-        let more = [0, 0, event.amount_cents];
-        if totals.add(connection, &customer, &event.currency, more)? {
-            set_paid(connection, sequence, total, now, ack)?;
-        } else {
-            refuse(ack, ReconcileOutcome::Rejected, "the sum would overflow");
-        }
-    } else {
-        refuse(ack, ReconcileOutcome::Rejected, "the sum would overflow");
+        return Ok(None);
     }
-    Ok(())
-}
-
-fn set_paid(
-    connection: &Connection,
-    sequence: i64,
-    total: i64,
-    paid: i64,
-    ack: &mut ReconcileAck,
-) -> Result<()> {
+    if row.get_ref(4)?.as_bytes() != Ok(event.currency.as_bytes()) {
+        refuse(ack, ReconcileOutcome::CurrencyMismatch, "the invoice has another currency");
+        return Ok(None);
+    }
+    let customer: String = row.get(5)?;
+    drop(rows);
+    let Some(paid) = paid.checked_add(event.amount_cents) else {
+        refuse(ack, ReconcileOutcome::Rejected, "the sum would overflow");
+        return Ok(None);
+    };
     let (outcome, status) = match paid.cmp(&total) {
         std::cmp::Ordering::Less => (ReconcileOutcome::Partial, InvoiceStatus::PartiallyPaid),
         std::cmp::Ordering::Equal => (ReconcileOutcome::Settled, InvoiceStatus::Paid),
         std::cmp::Ordering::Greater => (ReconcileOutcome::Overpaid, InvoiceStatus::Overpaid),
     };
-    let updated = connection
-        .prepare_cached("UPDATE invoices SET status = ?2, paid_cents = ?3 WHERE sequence = ?1")?
-        .execute(params![sequence, status as i32, paid]);
-    if updated.as_ref().err().is_some_and(is_overflow) {
-        refuse(ack, ReconcileOutcome::Rejected, "the sum would overflow");
-        return Ok(());
-    }
-    updated?;
+    let due = Due { sequence, customer, status: status as i32, paid };
+    let due = match totals {
+        Totals::Triggers => match due.set_paid(connection) {
+            Ok(()) => None,
+            Err(error) if is_overflow(&error) => {
+                refuse(ack, ReconcileOutcome::Rejected, "the sum would overflow");
+                return Ok(None);
+            }
+            Err(error) => return Err(error.into()),
+        },
+        Totals::Job(_) => {
+            let more = [0, 0, event.amount_cents];
+            if !totals.add(connection, &due.customer, &event.currency, more)? {
+                refuse(ack, ReconcileOutcome::Rejected, "the sum would overflow");
+                return Ok(None);
+            }
+            Some(due)
+        }
+    };
     ack.outcome = outcome as i32;
     ack.invoice_status = status as i32;
     ack.outstanding_cents = total - paid;
-    Ok(())
+    Ok(due)
 }
 
 fn refuse(ack: &mut ReconcileAck, outcome: ReconcileOutcome, message: &str) {
