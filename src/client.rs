@@ -1,5 +1,6 @@
 //! A client of the service: one connection, and a method for each rpc.
 
+use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -52,6 +53,12 @@ impl Client {
     /// A client on a channel that the caller has built.
     pub fn with_channel(channel: Channel) -> Client {
         Client { inner: grpcio::Client::new(channel) }
+    }
+
+    /// Runs `task` on the thread of the connection. A stream that is read there costs no hand-over of each
+    /// message to another thread.
+    pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.inner.spawn(task);
     }
 
     pub fn get_summary(&self, request: &SummaryRequest, options: CallOption) -> Result<Summary> {

@@ -5,7 +5,7 @@
 //!
 //! | side | thread | future |
 //! |---|---|---|
-//! | [`Sender`] | [`Sender::send_timeout`] | [`Sender::poll_ready`], then [`Sender::try_send`] |
+//! | [`Sender`] | [`Sender::send_timeout`] | [`Sender::send`], or [`Sender::poll_ready`] and [`Sender::try_send`] |
 //! | [`Receiver`] | [`Receiver::recv`] | `Stream::poll_next` |
 //!
 //! Ownership is the stop protocol. When the receiver is dropped, sends fail and [`Sender::is_closed`]
@@ -20,7 +20,8 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use crossbeam_channel::TryRecvError;
-pub use crossbeam_channel::{RecvError, SendTimeoutError, TrySendError};
+pub use crossbeam_channel::{RecvError, SendError, SendTimeoutError, TrySendError};
+use futures::future::poll_fn;
 use futures::task::AtomicWaker;
 use futures::Stream;
 
@@ -66,6 +67,19 @@ impl<T> Sender<T> {
         self.tx.send_timeout(value, timeout)?;
         self.end.0.values.wake();
         Ok(())
+    }
+
+    /// Sends `value` when there is room. Fails when the receiver is gone.
+    pub async fn send(&self, mut value: T) -> Result<(), SendError<T>> {
+        loop {
+            // Tried first: a receiver wakes whoever has waited for room, also where there was some.
+            value = match self.try_send(value) {
+                Ok(()) => return Ok(()),
+                Err(TrySendError::Full(value)) => value,
+                Err(TrySendError::Disconnected(value)) => return Err(SendError(value)),
+            };
+            poll_fn(|cx| self.poll_ready(cx)).await;
+        }
     }
 
     /// Ready when the next [`Sender::try_send`] will not find the channel full; otherwise the task

@@ -4,6 +4,7 @@ use futures::future::poll_fn;
 use futures::task::{waker, ArcWake};
 use futures::StreamExt;
 use proptest::prelude::*;
+use std::future::Future;
 use std::sync::atomic::AtomicUsize;
 use std::task::Waker;
 use std::thread;
@@ -52,6 +53,24 @@ fn a_full_channel_holds_the_sender_until_a_value_is_taken() {
     assert_eq!(woken.take(), 1);
     assert!(tx.poll_ready(&mut cx).is_ready());
     tx.try_send(3).unwrap();
+}
+
+#[test]
+fn a_send_waits_for_room_and_ends_with_the_receiver() {
+    let (tx, rx) = bounded(1);
+    let (woken, waker) = Count::new();
+    let mut cx = Context::from_waker(&waker);
+    block_on(tx.send(1)).unwrap();
+    let mut second = Box::pin(tx.send(2));
+    assert!(second.as_mut().poll(&mut cx).is_pending());
+    assert_eq!(rx.try_recv(), Some(1));
+    assert_eq!(woken.take(), 1);
+    assert_eq!(second.as_mut().poll(&mut cx), Poll::Ready(Ok(())));
+    let mut third = Box::pin(tx.send(3));
+    assert!(third.as_mut().poll(&mut cx).is_pending());
+    drop(rx);
+    assert_eq!(woken.take(), 1);
+    assert_eq!(third.as_mut().poll(&mut cx), Poll::Ready(Err(SendError(3))));
 }
 
 #[test]

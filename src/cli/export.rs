@@ -1,12 +1,10 @@
 //! `billstream export`: every invoice that matches, across lost connections.
 
-use std::pin::pin;
-
 use clap::Args;
-use futures::executor::block_on;
-use futures::{Stream, StreamExt, TryStreamExt};
-use grpcio::CallOption;
+use futures::StreamExt;
+use grpcio::{CallOption, ClientSStreamReceiver};
 
+use billstream::bridge::{self, Receiver};
 use billstream::client::Client;
 use billstream::proto::report::{ExportRequest, Invoice, Summary, SummaryRequest};
 
@@ -47,6 +45,10 @@ pub struct Export {
     retry: RetryArgs,
 }
 
+/// Messages that are received ahead of the printing: less than a megabyte of either kind.
+const ROWS_AHEAD: usize = 1024;
+const BATCHES_AHEAD: usize = 4;
+
 /// Rows between two moves of the progress bar.
 const ROWS_A_STEP: u64 = 1024;
 
@@ -68,7 +70,7 @@ pub fn run(args: &Export) -> Result<()> {
         let asked_for = if args.max_rows > 0 { args.max_rows as u64 } else { all };
         run.progress = Progress::rows(Some(all.min(asked_for)));
     }
-    run.again(|run| block_on(run.export()))?;
+    run.again(Run::export)?;
     run.out.flush()
 }
 
@@ -118,7 +120,7 @@ impl Run {
     }
 
     /// Prints what is still to come.
-    async fn export(&mut self) -> Result<()> {
+    fn export(&mut self) -> Result<()> {
         // Only a lost end of a stream can leave nothing to ask for.
         if self.is_complete() {
             return Ok(());
@@ -126,20 +128,40 @@ impl Run {
         if self.batched {
             let stream =
                 self.client.export_invoice_batches(&self.request, CallOption::default())?;
-            self.print(stream.map_ok(|batch| batch.invoices)).await
+            let batches = self.receive(stream, BATCHES_AHEAD);
+            self.print(batches, |batch| batch.invoices)
         } else {
             let stream = self.client.export_invoices(&self.request, CallOption::default())?;
-            self.print(stream.map_ok(Some)).await
+            let rows = self.receive(stream, ROWS_AHEAD);
+            self.print(rows, Some)
         }
     }
 
-    async fn print<I>(&mut self, messages: impl Stream<Item = grpcio::Result<I>>) -> Result<()>
-    where
-        I: IntoIterator<Item = Invoice>,
-    {
-        let mut messages = pin!(messages);
-        while let Some(invoices) = messages.next().await {
-            for invoice in invoices? {
+    /// Has the connection's thread receive while this one prints: to wait for each message here would
+    /// take longer than the server does. When the receiver is dropped, the call is cancelled.
+    fn receive<M: Send + 'static>(
+        &self,
+        mut stream: ClientSStreamReceiver<M>,
+        ahead: usize,
+    ) -> Receiver<grpcio::Result<M>> {
+        let (queue, received) = bridge::bounded(ahead);
+        self.client.spawn(async move {
+            while let Some(message) = stream.next().await {
+                if queue.send(message).await.is_err() {
+                    return;
+                }
+            }
+        });
+        received
+    }
+
+    fn print<M, I: IntoIterator<Item = Invoice>>(
+        &mut self,
+        messages: Receiver<grpcio::Result<M>>,
+        invoices: impl Fn(M) -> I,
+    ) -> Result<()> {
+        while let Ok(message) = messages.recv() {
+            for invoice in invoices(message?) {
                 if invoice.sequence > self.last_sequence {
                     return Ok(());
                 }

@@ -4,7 +4,6 @@
 
 use std::sync::Arc;
 
-use futures::future::poll_fn;
 use futures::{try_join, StreamExt};
 use grpcio::{DuplexSink, RequestStream, RpcContext, WriteFlags};
 use protobuf::EnumOrUnknown;
@@ -57,9 +56,8 @@ async fn take(
         // An error is a call that is over.
         let event = event.map_err(|_| Error::Cancelled)?;
         let event = event.message("ReconcileEvent", max_bytes)?;
-        poll_fn(|cx| queue.poll_ready(cx)).await;
         // It can only fail when the second half is gone, and then this one is dropped with it.
-        queue.try_send(validate::event(event)).map_err(|_| Error::Cancelled)?;
+        queue.send(validate::event(event)).await.map_err(|_| Error::Cancelled)?;
     }
     Ok(())
 }
