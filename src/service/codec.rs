@@ -48,9 +48,8 @@ impl<M: Message> Request<M> {
 pub enum Encoded {
     /// One invoice of a chunk.
     Invoice(Arc<Chunk>, usize),
-    /// All invoices of a chunk.
-    Batch(Arc<Chunk>),
-    Bytes(Vec<u8>),
+    /// The bytes, which are sent as they are.
+    Message(GrpcSlice),
 }
 
 /// A client's method as the server serves it, with responses that are encoded already.
@@ -59,7 +58,7 @@ pub fn encoded<Q: Message, P>(method: &Method<Q, P>) -> Method<Request<Q>, Encod
         ty: method.ty,
         name: method.name,
         req_mar: Marshaller { ser: never_sent, de: receive },
-        resp_mar: Marshaller { ser: copy, de: never_received },
+        resp_mar: Marshaller { ser: send, de: never_received },
     }
 }
 
@@ -77,12 +76,11 @@ fn receive<M>(reader: MessageReader) -> grpcio::Result<Request<M>> {
     Ok(Request { reader, message: PhantomData })
 }
 
-fn copy(encoded: &Encoded, buffer: &mut GrpcSlice) -> grpcio::Result<()> {
-    *buffer = GrpcSlice::from(match encoded {
-        Encoded::Invoice(chunk, i) => chunk.invoice(*i),
-        Encoded::Batch(chunk) => chunk.batch(),
-        Encoded::Bytes(bytes) => &bytes[..],
-    });
+fn send(encoded: &Encoded, buffer: &mut GrpcSlice) -> grpcio::Result<()> {
+    *buffer = match encoded {
+        Encoded::Invoice(chunk, i) => GrpcSlice::from(chunk.invoice(*i)),
+        Encoded::Message(bytes) => bytes.clone(),
+    };
     Ok(())
 }
 

@@ -15,7 +15,7 @@ use futures::future::{poll_fn, select};
 use futures::task::{waker_ref, ArcWake};
 use futures::{ready, Sink, SinkExt, Stream};
 use futures_timer::Delay;
-use grpcio::{RpcContext, ServerStreamingSink, WriteFlags};
+use grpcio::{GrpcSlice, RpcContext, ServerStreamingSink, WriteFlags};
 
 use crate::bridge::{self, Closed, Receiver, SendTimeoutError, Sender, TrySendError};
 use crate::error::{Error, Result};
@@ -282,16 +282,16 @@ async fn flow(
     loop {
         // A chunk is taken when there is room for it: one in hand is one more in memory.
         watch.stall.during(poll_fn(|cx| poll_ready(sink, cx))).await?;
-        let Some(chunk) = next(sink, receiver).await? else { break };
+        let Some(mut chunk) = next(sink, receiver).await? else { break };
         // Not for the first: most exports are small.
         if !std::mem::take(&mut is_first) {
             shared.poller.chunk_sent();
         }
-        let chunk = sent.begin(chunk, shape);
-        let messages = match shape {
-            Shape::Invoices => chunk.len(),
-            Shape::Batches => 1,
+        let (messages, batch) = match shape {
+            Shape::Invoices => (chunk.len(), GrpcSlice::default()),
+            Shape::Batches => (1, GrpcSlice::from(chunk.take_batch())),
         };
+        let chunk = sent.begin(chunk, shape);
         let send = poll_fn(|cx| {
             let mut waited = true;
             while sent.messages < messages {
@@ -305,7 +305,7 @@ async fn flow(
                 let is_flushed = sent.messages + 1 == messages;
                 let message = match shape {
                     Shape::Invoices => Encoded::Invoice(Arc::clone(&chunk), sent.messages),
-                    Shape::Batches => Encoded::Batch(Arc::clone(&chunk)),
+                    Shape::Batches => Encoded::Message(batch.clone()),
                 };
                 start_send(sink, message, !is_flushed)?;
                 sent.messages += 1;

@@ -2,7 +2,7 @@
 //!
 //! Handlers run on the completion-queue threads of gRPC and never block there: what reads SQLite is
 //! a job of a worker thread, what writes is a job of the writer, and the future of the call waits
-//! for either. (The exception, with its bound, is a small read: see `unary::answer`.)
+//! for either. (The exception, with its bound, is a small read: see `unary`.)
 //!
 //! | module | what it is |
 //! |---|---|

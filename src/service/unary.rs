@@ -60,16 +60,16 @@ fn page_message(
     after: i64,
     size: usize,
 ) -> Result<Encoded> {
-    let (page, more) = read::page(conn, filter, after, size)?;
-    if !more {
-        return Ok(Encoded::Batch(Arc::new(page)));
+    let (mut page, more) = read::page(conn, filter, after, size)?;
+    let last_sequence = page.last_sequence();
+    let mut response = page.take_batch();
+    if more {
+        let next_page_token = token::encode(filter, last_sequence);
+        let rest = ListInvoicesResponse { next_page_token, ..Default::default() };
+        // OK because a `Vec` takes every write.
+        protobuf::Message::write_to_vec(&rest, &mut response).expect("a message encodes");
     }
-    let next_page_token = token::encode(filter, page.last_sequence());
-    let rest = ListInvoicesResponse { next_page_token, ..Default::default() };
-    let mut response = page.batch().to_vec();
-    // OK because a `Vec` takes every write.
-    protobuf::Message::write_to_vec(&rest, &mut response).expect("a message encodes");
-    Ok(Encoded::Bytes(response))
+    Ok(Encoded::Message(response.into()))
 }
 
 /// What a call asks of the database.

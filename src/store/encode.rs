@@ -1,7 +1,8 @@
 //! From the columns of a row to the bytes of an `Invoice` message, with nothing in between, not even
 //! protobuf's `CodedOutputStream`: its buffer costs a batch export 3 % of its rows a second.
 
-use protobuf::rt::{compute_raw_varint64_size, string_size, tag_size};
+use protobuf::rt::{bytes_size, compute_raw_varint64_size, tag_size};
+use rusqlite::types::ValueRef;
 use rusqlite::Row;
 
 use crate::error::{Error, Result};
@@ -36,6 +37,14 @@ impl Chunk {
         &self.bytes
     }
 
+    /// The bytes of [`Chunk::batch`], taken out: after it the chunk has no more bytes.
+    pub fn take_batch(&mut self) -> Vec<u8> {
+        let mut bytes = std::mem::take(&mut self.bytes);
+        // Memory that is filled can be handed to gRPC as it is.
+        bytes.shrink_to_fit();
+        bytes
+    }
+
     /// The bytes of the `Invoice` of row `i`.
     pub fn invoice(&self, i: usize) -> &[u8] {
         let (start, end, _) = self.invoices[i];
@@ -67,15 +76,15 @@ impl Chunk {
 /// value are not on the wire.
 struct Columns<'a> {
     sequence: i64,
-    invoice_id: &'a str,
-    customer_id: &'a str,
+    invoice_id: &'a [u8],
+    customer_id: &'a [u8],
     total_amount_cents: i64,
-    currency: &'a str,
+    currency: &'a [u8],
     status: i64,
     paid_cents: i64,
     issued_at: i64,
     issued_at_nanos: i64,
-    memo: &'a str,
+    memo: &'a [u8],
 }
 
 impl<'a> Columns<'a> {
@@ -142,11 +151,11 @@ fn varint_size(field: u32, value: i64) -> u64 {
     }
 }
 
-fn text_size(field: u32, value: &str) -> u64 {
+fn text_size(field: u32, value: &[u8]) -> u64 {
     if value.is_empty() {
         0
     } else {
-        string_size(field, value)
+        bytes_size(field, value)
     }
 }
 
@@ -157,11 +166,11 @@ fn put_integer(out: &mut Vec<u8>, field: u8, value: i64) {
     }
 }
 
-fn put_text(out: &mut Vec<u8>, field: u8, value: &str) {
+fn put_text(out: &mut Vec<u8>, field: u8, value: &[u8]) {
     if !value.is_empty() {
         out.push(field << 3 | 2);
         put_varint(out, value.len() as u64);
-        out.extend_from_slice(value.as_bytes());
+        out.extend_from_slice(value);
     }
 }
 
@@ -177,8 +186,12 @@ fn integer(row: &Row<'_>, column: usize) -> Result<i64> {
     row.get_ref(column)?.as_i64().map_err(|e| unreadable(row, column, &e))
 }
 
-fn text<'a>(row: &'a Row<'_>, column: usize) -> Result<&'a str> {
-    row.get_ref(column)?.as_str().map_err(|e| unreadable(row, column, &e))
+/// Text that is UTF-8, as a message may hold nothing else. Most is ASCII, which is seen in less time.
+fn text<'a>(row: &'a Row<'_>, column: usize) -> Result<&'a [u8]> {
+    match row.get_ref(column)? {
+        ValueRef::Text(text) if text.is_ascii() => Ok(text),
+        other => other.as_str().map(str::as_bytes).map_err(|e| unreadable(row, column, &e)),
+    }
 }
 
 /// A value that the schema forbids: text that is not UTF-8, put there by another program.
@@ -262,6 +275,15 @@ mod tests {
             let batch = InvoiceBatch { invoices, ..Default::default() };
             prop_assert_eq!(chunk.batch(), &batch.write_to_bytes().unwrap()[..]);
         }
+    }
+
+    #[test]
+    fn text_that_is_no_utf_8_is_named() {
+        let conn = Connection::open_in_memory().unwrap();
+        let row = "SELECT 7, 'a', 'c', 1, 'EUR', 1, 0, 0, 0, CAST(x'61ff' AS TEXT)";
+        let pushed = conn.query_row(row, [], |row| Ok(Chunk::default().push(row))).unwrap();
+        let error = pushed.unwrap_err().to_string();
+        assert!(error.contains("sequence 7: "), "{error}");
     }
 
     /// A field added to the message must be added to the encoder.
