@@ -34,6 +34,11 @@ impl Queue {
         !self.jobs.is_empty()
     }
 
+    /// Whether a job handed over now would be dropped.
+    pub fn is_full(&self) -> bool {
+        self.jobs.is_full()
+    }
+
     /// Has an idle thread run `job` while the caller does something else; `None`, with the job
     /// dropped, where none is idle.
     pub fn fork<T: Send + 'static>(

@@ -112,9 +112,10 @@ impl Call {
 
     /// Whether a query is run here and now, and not on a worker thread.
     ///
-    /// A page is read here for a lone caller, who gets it sooner, and elsewhere when calls overlap: then the threads of
-    /// gRPC have enough to do. (`load ADDR list` of benches/compare, on 2 cores: with 1 caller 1.3 times the
-    /// pages a second here, with 10 callers 1.6 times elsewhere.) But no page waits for long queries.
+    /// A page is read here for a lone caller, who gets it sooner, and elsewhere when calls overlap: then
+    /// the threads of gRPC have enough to do. (`load ADDR list` of benches/compare, on 2 cores: with 1 caller
+    /// 1.3 times the pages a second here, with 10 callers 1.6 times elsewhere.) But no page waits for long
+    /// queries, and none is refused.
     fn is_for_here(&self, cost: Cost) -> bool {
         match cost {
             Cost::Totals => true,
@@ -125,7 +126,7 @@ impl Call {
 
     fn may_workers_be_taken(&self) -> bool {
         let unbounded = self.shared.unary_calls.unbounded.load(Ordering::Relaxed);
-        unbounded >= self.shared.config.unary_workers
+        unbounded >= self.shared.config.unary_workers || self.shared.unary.is_full()
     }
 }
 

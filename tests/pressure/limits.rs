@@ -237,6 +237,25 @@ fn no_page_waits_for_long_queries() {
 }
 
 #[test]
+fn no_page_is_refused_for_a_full_queue() {
+    let config = Config { unary_workers: 1, max_queued_unary: 1, ..Config::default() };
+    let server = server(config);
+    let clients: Vec<_> = (0..4).map(|_| server.client()).collect();
+    let request = ListInvoicesRequest { page_size: 100, ..Default::default() };
+    std::thread::scope(|scope| {
+        for caller in 0..40 {
+            let (client, request) = (&clients[caller % clients.len()], &request);
+            scope.spawn(move || {
+                for _ in 0..50 {
+                    let page = client.list_invoices(request, at_once()).unwrap();
+                    assert_eq!(page.invoices.len(), 100);
+                }
+            });
+        }
+    });
+}
+
+#[test]
 fn a_query_over_its_time_is_ended() {
     let config = Config { unary_timeout_ms: 10, ..Config::default() };
     let server = TestServer::with_copy(&database(1_000_000), config);
