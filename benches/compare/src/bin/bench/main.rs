@@ -110,7 +110,7 @@ fn short() -> Scale {
 fn full() -> Scale {
     Scale {
         rounds: 5,
-        duration: Duration::from_millis(1500),
+        duration: Duration::from_millis(1200),
         open_loop: Duration::from_secs(4),
         export_rows: 1_000_000,
         client_rows: 300_000,
