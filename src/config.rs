@@ -55,8 +55,8 @@ settings! {
     /// Unary calls that may wait for a thread; a further one is RESOURCE_EXHAUSTED, with RetryInfo.
     max_queued_unary: usize = 256;
     /// The largest page in invoices that is read on a thread of `cq_threads` while no other unary call is
-    /// under way, which takes less time than handing it to another thread; as totals without dates always
-    /// are. 0: only the totals.
+    /// under way, which takes less time than handing it to another thread, or while long queries or a full
+    /// queue would keep it waiting; as totals without dates always are. 0: only the totals.
     inline_rows: usize = 100;
     /// The longest a unary query may run, in milliseconds; then it is DEADLINE_EXCEEDED.
     unary_timeout_ms: u64 = 30_000;
@@ -81,7 +81,8 @@ settings! {
     park_after_ms: u64 = 20;
     /// The longest a scan keeps its thread while another export waits for one, in milliseconds.
     export_turn_ms: u64 = 50;
-    /// The longest a client may take nothing, in milliseconds; then its stream is DEADLINE_EXCEEDED.
+    /// The longest a client may take nothing, or of an export fewer than 16 messages, in milliseconds; then
+    /// its stream is DEADLINE_EXCEEDED.
     stall_timeout_ms: u64 = 300_000;
     /// The longest a client may send nothing, in milliseconds; then its stream is DEADLINE_EXCEEDED.
     idle_timeout_ms: u64 = 300_000;

@@ -20,8 +20,8 @@
 //! # The rules
 //!
 //! * Only `store` names rusqlite. Only `service`, `server`, `client` and `proto` name grpcio.
-//! * Nothing on a completion-queue thread blocks: no pool, no SQL, no `recv`. (One exception: totals, and for a
-//!   lone caller pages of up to `inline_rows`, are read there when a connection is free at once. The thread
+//! * Nothing on a completion-queue thread blocks: no pool, no SQL, no `recv`. (One exception: totals, and at
+//!   times pages of up to `inline_rows`, are read there when a connection is free at once. The thread
 //!   of `service::poller` may wait, since it serves no call.)
 //! * Every queue, pool, page and message has a limit in [`Config`], with its unit in its name, and
 //!   its documentation says what happens at the limit.

@@ -45,7 +45,8 @@ pub struct Export {
     retry: RetryArgs,
 }
 
-/// Messages that are received ahead of the printing: less than a megabyte of either kind.
+/// Messages that are received ahead of the printing: some hundreds of kilobytes of either kind, from a server
+/// with its default configuration.
 const ROWS_AHEAD: usize = 1024;
 const BATCHES_AHEAD: usize = 4;
 

@@ -186,7 +186,8 @@ impl ScanTask {
     }
 }
 
-/// Messages between two looks at the clock, which would take a fiftieth of the time of each.
+/// Messages between two looks at the clock, which would take a fiftieth of the time of each. A client that
+/// takes fewer between its pauses counts as one that takes nothing.
 const MESSAGES_A_LOOK: usize = 16;
 
 fn millis(n: u64) -> Duration {

@@ -95,7 +95,7 @@ fn short() -> Scale {
     Scale {
         rounds: 3,
         duration: Duration::from_millis(350),
-        open_loop: Duration::from_millis(1200),
+        open_loop: Duration::from_millis(1000),
         read_base: 1_000_000,
         write_base: 100_000,
         export_rows: 200_000,
@@ -110,7 +110,7 @@ fn short() -> Scale {
 fn full() -> Scale {
     Scale {
         rounds: 5,
-        duration: Duration::from_millis(1200),
+        duration: Duration::from_millis(1000),
         open_loop: Duration::from_secs(4),
         export_rows: 1_000_000,
         client_rows: 300_000,
