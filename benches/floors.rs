@@ -11,14 +11,17 @@ use billstream::bridge;
 use billstream::metrics::Metrics;
 use billstream::model::{Event, Filter, NewInvoice, Payment, Timestamp};
 use billstream::store::encode::Chunk;
-use billstream::store::read::for_each_invoice;
+use billstream::store::read::push_invoices;
 use billstream::store::scan::{Block, Offer, Scan};
+use billstream::store::sql::INVOICES_AFTER;
 use billstream::store::staged::Staged;
 use billstream::store::{bulk, reconcile, Store, StoreThread};
 use billstream::Config;
 use criterion::{criterion_group, criterion_main, BenchmarkId, Criterion, Throughput};
 use futures::executor::block_on;
 use futures::StreamExt;
+use rusqlite::functions::{Context, FunctionFlags};
+use rusqlite::{named_params, Connection};
 
 const ROWS: usize = 100_000;
 
@@ -40,6 +43,17 @@ impl Database {
         let database = Database { config, store, thread: Some(thread), metrics, _dir: dir };
         database.upload(0, rows);
         database
+    }
+
+    /// A connection of its own, in which `push_invoice` is another function.
+    fn connection(
+        &self,
+        push_invoice: impl Fn(&Context<'_>) -> rusqlite::Result<i64> + Send + 'static,
+    ) -> Connection {
+        let conn = Connection::open(&self.config.db).expect("a connection");
+        let flags = FunctionFlags::SQLITE_UTF8;
+        conn.create_scalar_function("push_invoice", 10, flags, push_invoice).expect("a function");
+        conn
     }
 
     fn upload(&self, first: usize, rows: usize) {
@@ -71,33 +85,18 @@ fn scan(c: &mut Criterion) {
     let database = Database::with_rows(ROWS);
     let mut group = c.benchmark_group("scan");
     group.throughput(Throughput::Elements(ROWS as u64));
-    let read = |each: &mut dyn FnMut(&rusqlite::Row<'_>)| {
-        let all = (0, i64::MAX, -1);
-        database
-            .store
-            .reader
-            .read(
-                || false,
-                |conn| {
-                    for_each_invoice(conn, &Filter::ALL, all, |row| {
-                        each(row);
-                        Ok(true)
-                    })
-                },
-            )
-            .expect("a scan");
-    };
-    group.bench_function("step", |b| b.iter(|| read(&mut |_| ())));
-    group.bench_function("step_and_encode", |b| {
-        b.iter(|| {
-            let mut chunk = Chunk::default();
-            read(&mut |row| {
-                chunk.push(row).expect("a valid row");
-                if chunk.batch().len() > 64 << 10 {
-                    chunk = Chunk::default();
-                }
-            })
+    let step = |conn: &Connection| {
+        push_invoices(conn, &Filter::ALL, (0, i64::MAX, -1), Chunk::default(), |chunk| {
+            if chunk.batch().len() > 64 << 10 {
+                *chunk = Chunk::default();
+            }
+            Ok(true)
         })
+    };
+    let conn = database.connection(|_| Ok(0));
+    group.bench_function("step", |b| b.iter(|| step(&conn).expect("a scan")));
+    group.bench_function("step_and_encode", |b| {
+        b.iter(|| database.store.reader.read(|| false, step).expect("a scan"))
     });
     group.bench_function("in_chunks", |b| {
         b.iter(|| {
@@ -115,9 +114,10 @@ fn encode(c: &mut Criterion) {
     let mut group = c.benchmark_group("encode");
     group.throughput(Throughput::Elements(ROWS as u64));
     group.bench_function("one_row", |b| {
-        let read = |conn: &_| {
-            for_each_invoice(conn, &Filter::ALL, (500, i64::MAX, 1), |row| {
-                b.iter(|| {
+        b.iter_custom(|iterations| {
+            let conn = database.connection(move |row| {
+                let start = Instant::now();
+                for _ in 0..iterations {
                     let mut chunk = Chunk::default();
                     for _ in 0..ROWS {
                         chunk.push(row).expect("a valid row");
@@ -125,11 +125,15 @@ fn encode(c: &mut Criterion) {
                             chunk = Chunk::default();
                         }
                     }
-                });
-                Ok(true)
-            })
-        };
-        database.store.reader.read(|| false, read).expect("a row");
+                    std::hint::black_box(&chunk);
+                }
+                Ok(start.elapsed().as_nanos() as i64)
+            });
+            let mut row = conn.prepare(INVOICES_AFTER).expect("a statement");
+            let one = named_params! { ":after": 500, ":until": i64::MAX, ":limit": 1 };
+            let nanoseconds: i64 = row.query_row(one, |row| row.get(0)).expect("a row");
+            Duration::from_nanos(nanoseconds as u64)
+        })
     });
     group.finish();
 }

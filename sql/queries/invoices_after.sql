@@ -1,8 +1,8 @@
--- Purpose: every invoice after a cursor, in the order of `sequence`.
+-- Purpose: encodes every invoice after a cursor, in the order of `sequence` (`store::encode`).
 -- Parameters: :after, :until (included), :limit (-1: none).
 -- Index: SEARCH invoices USING INTEGER PRIMARY KEY
-SELECT sequence, invoice_id, customer_id, total_amount_cents, currency, status, paid_cents,
-       issued_at, issued_at_nanos, memo
+SELECT push_invoice(sequence, invoice_id, customer_id, total_amount_cents, currency, status,
+                    paid_cents, issued_at, issued_at_nanos, memo)
 FROM invoices
 WHERE sequence > :after AND sequence <= :until
 ORDER BY sequence

@@ -1,9 +1,9 @@
--- Purpose: the invoices of one customer after a cursor, in the order of `sequence`, with the
+-- Purpose: encodes the invoices of one customer after a cursor, in the order of `sequence`, with the
 --   filter of invoices_after_filtered.
 -- Parameters: :customer_id, and those of invoices_after_filtered.
 -- Index: SEARCH invoices USING INDEX invoices_by_customer (customer_id=? AND rowid>? AND rowid<?)
-SELECT sequence, invoice_id, customer_id, total_amount_cents, currency, status, paid_cents,
-       issued_at, issued_at_nanos, memo
+SELECT push_invoice(sequence, invoice_id, customer_id, total_amount_cents, currency, status,
+                    paid_cents, issued_at, issued_at_nanos, memo)
 FROM invoices INDEXED BY invoices_by_customer
 WHERE customer_id = :customer_id
   AND sequence > :after AND sequence <= :until

@@ -1,14 +1,13 @@
 //! What goes over the wire where the generated messages would not do.
 
+use std::cell::Cell;
 use std::fmt;
 use std::marker::PhantomData;
-use std::sync::Arc;
 
 use grpcio::{GrpcSlice, Marshaller, MessageReader, Method};
 use protobuf::Message;
 
 use crate::error::{Error, Result};
-use crate::store::encode::Chunk;
 
 /// A request as it came.
 ///
@@ -44,12 +43,13 @@ impl<M: Message> Request<M> {
     }
 }
 
-/// A response that is encoded already.
-pub enum Encoded {
-    /// One invoice of a chunk.
-    Invoice(Arc<Chunk>, usize),
-    /// The bytes, which are sent as they are.
-    Message(GrpcSlice),
+/// A response that is encoded already. (The `Cell` is for gRPC, which takes the bytes and is given a reference.)
+pub struct Encoded(Cell<GrpcSlice>);
+
+impl<B: Into<GrpcSlice>> From<B> for Encoded {
+    fn from(bytes: B) -> Encoded {
+        Encoded(Cell::new(bytes.into()))
+    }
 }
 
 /// A client's method as the server serves it, with responses that are encoded already.
@@ -77,10 +77,7 @@ fn receive<M>(reader: MessageReader) -> grpcio::Result<Request<M>> {
 }
 
 fn send(encoded: &Encoded, buffer: &mut GrpcSlice) -> grpcio::Result<()> {
-    *buffer = match encoded {
-        Encoded::Invoice(chunk, i) => GrpcSlice::from(chunk.invoice(*i)),
-        Encoded::Message(bytes) => bytes.clone(),
-    };
+    *buffer = encoded.0.take();
     Ok(())
 }
 

@@ -77,7 +77,7 @@ fn start(
         shared: Arc::clone(shared),
     });
     task.schedule();
-    let sent = Sent { before: after, chunk: Arc::default(), messages: 0 };
+    let sent = Sent { before: after, chunk: Chunk::default(), messages: 0 };
     Ok(Outflow { receiver, verdict, shape, sent, watch: Watch::new(&shared.config), permit })
 }
 
@@ -247,16 +247,14 @@ async fn fail(mut sink: ServerStreamingSink<Encoded>, error: &Error) {
 struct Sent {
     /// The last sequence before `chunk`.
     before: i64,
-    chunk: Arc<Chunk>,
+    chunk: Chunk,
     /// Messages of `chunk` that were handed to gRPC, which sends them before any status.
     messages: usize,
 }
 
 impl Sent {
-    fn begin(&mut self, chunk: Chunk, shape: Shape) -> Arc<Chunk> {
-        let chunk = Arc::new(chunk);
-        *self = Sent { before: self.cursor(shape), chunk: Arc::clone(&chunk), messages: 0 };
-        chunk
+    fn begin(&mut self, chunk: Chunk, shape: Shape) {
+        *self = Sent { before: self.cursor(shape), chunk, messages: 0 };
     }
 
     /// The last sequence that was handed to gRPC, or where the client began.
@@ -288,11 +286,11 @@ async fn flow(
         if !std::mem::take(&mut is_first) {
             shared.poller.chunk_sent();
         }
-        let (messages, batch) = match shape {
+        let (messages, mut batch) = match shape {
             Shape::Invoices => (chunk.len(), GrpcSlice::default()),
             Shape::Batches => (1, GrpcSlice::from(chunk.take_batch())),
         };
-        let chunk = sent.begin(chunk, shape);
+        sent.begin(chunk, shape);
         let send = poll_fn(|cx| {
             let mut waited = true;
             while sent.messages < messages {
@@ -305,8 +303,8 @@ async fn flow(
                 // gRPC would write by itself, with a fragment of a message at the end.
                 let is_flushed = sent.messages + 1 == messages;
                 let message = match shape {
-                    Shape::Invoices => Encoded::Invoice(Arc::clone(&chunk), sent.messages),
-                    Shape::Batches => Encoded::Message(batch.clone()),
+                    Shape::Invoices => sent.chunk.invoice(sent.messages).into(),
+                    Shape::Batches => std::mem::take(&mut batch).into(),
                 };
                 start_send(sink, message, !is_flushed)?;
                 sent.messages += 1;

@@ -69,7 +69,7 @@ fn page_message(
         // OK because a `Vec` takes every write.
         protobuf::Message::write_to_vec(&rest, &mut response).expect("a message encodes");
     }
-    Ok(Encoded::Message(response.into()))
+    Ok(response.into())
 }
 
 /// What a call asks of the database.

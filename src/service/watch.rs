@@ -53,9 +53,10 @@ impl Watch {
                 other => other.insert(Arc::new(Alarm::new(cx.waker().clone()))),
             };
             // Not for every message: the look takes a hundredth of the time of a row.
-            if !alarm.rang.swap(false, Ordering::AcqRel) {
+            if !alarm.rang.load(Ordering::Acquire) {
                 return Poll::Pending;
             }
+            alarm.rang.store(false, Ordering::Relaxed);
             expired.as_mut().poll(&mut Context::from_waker(&waker_ref(alarm))).map(Err)
         })
         .await

@@ -1,14 +1,66 @@
 //! From the columns of a row to the bytes of an `Invoice` message, with nothing in between, not even
 //! protobuf's `CodedOutputStream`: its buffer costs a batch export 3 % of its rows a second.
+//!
+//! It is an SQL function that encodes, `push_invoice`: its arguments cost SQLite and rusqlite less than the
+//! columns of a row do (`cargo bench --bench floors`, step_and_encode: 2.5 million rows a second with columns,
+//! 3.3 million with the function).
+
+use std::cell::RefCell;
 
 use protobuf::rt::{bytes_size, compute_raw_varint64_size, tag_size};
-use rusqlite::types::ValueRef;
-use rusqlite::Row;
+use rusqlite::functions::{Context, FunctionFlags};
+use rusqlite::types::{Null, ValueRef};
+use rusqlite::{Connection, Rows};
 
 use crate::error::{Error, Result};
 
 /// Field 1, length-delimited: how `InvoiceBatch` and `ListInvoicesResponse` hold an invoice.
 const INVOICES: u8 = 1 << 3 | 2;
+
+thread_local! {
+    /// The chunk of the statement that is being stepped on this thread.
+    static CHUNK: RefCell<Chunk> = RefCell::default();
+}
+
+/// The columns of an invoice, in the order of the arguments of `push_invoice`.
+const COLUMNS: [&str; 10] = [
+    "sequence",
+    "invoice_id",
+    "customer_id",
+    "total_amount_cents",
+    "currency",
+    "status",
+    "paid_cents",
+    "issued_at",
+    "issued_at_nanos",
+    "memo",
+];
+
+/// Gives a connection the SQL function `push_invoice`, which appends its arguments as an invoice to the
+/// chunk of the thread, and returns NULL.
+pub fn add_push_invoice(conn: &Connection) -> rusqlite::Result<()> {
+    let flags = FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_DIRECTONLY;
+    conn.create_scalar_function("push_invoice", COLUMNS.len() as i32, flags, |row| {
+        let pushed = CHUNK.with_borrow_mut(|chunk| chunk.push(row));
+        pushed.map(|()| Null).map_err(|e| rusqlite::Error::UserFunctionError(Box::new(e)))
+    })
+}
+
+/// Steps a statement that pushes invoices, to `chunk`. `each` sees the chunk after every row, until it
+/// returns false. Returns what the chunk holds then.
+pub fn push_rows(
+    rows: &mut Rows<'_>,
+    chunk: Chunk,
+    mut each: impl FnMut(&mut Chunk) -> Result<bool>,
+) -> Result<Chunk> {
+    CHUNK.set(chunk);
+    while rows.next()?.is_some() {
+        if !CHUNK.with_borrow_mut(&mut each)? {
+            break;
+        }
+    }
+    Ok(CHUNK.take())
+}
 
 /// Some rows, encoded. The bytes are those of an `InvoiceBatch`.
 #[derive(Debug, Default)]
@@ -61,8 +113,14 @@ impl Chunk {
         self.invoices.last().map_or(0, |(_, _, sequence)| *sequence)
     }
 
-    /// Appends a row with the columns of `invoices_after.sql`.
-    pub fn push(&mut self, row: &Row<'_>) -> Result<()> {
+    /// Takes the last row off.
+    pub fn pop(&mut self) {
+        self.invoices.pop();
+        self.bytes.truncate(self.invoices.last().map_or(0, |(_, end, _)| *end as usize));
+    }
+
+    /// Appends a row with the columns of [`COLUMNS`].
+    pub fn push(&mut self, row: &Context<'_>) -> Result<()> {
         let columns = Columns::of(row)?;
         let size = columns.size();
         columns.write(size, &mut self.bytes);
@@ -88,7 +146,7 @@ struct Columns<'a> {
 }
 
 impl<'a> Columns<'a> {
-    fn of(row: &'a Row<'_>) -> Result<Columns<'a>> {
+    fn of(row: &'a Context<'_>) -> Result<Columns<'a>> {
         Ok(Columns {
             sequence: integer(row, 0)?,
             invoice_id: text(row, 1)?,
@@ -182,23 +240,22 @@ fn put_varint(out: &mut Vec<u8>, mut value: u64) {
     out.push(value as u8);
 }
 
-fn integer(row: &Row<'_>, column: usize) -> Result<i64> {
-    row.get_ref(column)?.as_i64().map_err(|e| unreadable(row, column, &e))
+fn integer(row: &Context<'_>, column: usize) -> Result<i64> {
+    row.get_raw(column).as_i64().map_err(|e| unreadable(row, column, &e))
 }
 
 /// Text that is UTF-8, as a message may hold nothing else. Most is ASCII, which is seen in less time.
-fn text<'a>(row: &'a Row<'_>, column: usize) -> Result<&'a [u8]> {
-    match row.get_ref(column)? {
+fn text<'a>(row: &'a Context<'_>, column: usize) -> Result<&'a [u8]> {
+    match row.get_raw(column) {
         ValueRef::Text(text) if text.is_ascii() => Ok(text),
         other => other.as_str().map(str::as_bytes).map_err(|e| unreadable(row, column, &e)),
     }
 }
 
 /// A value that the schema forbids: text that is not UTF-8, put there by another program.
-fn unreadable(row: &Row<'_>, column: usize, why: &dyn std::fmt::Display) -> Error {
+fn unreadable(row: &Context<'_>, column: usize, why: &dyn std::fmt::Display) -> Error {
     let sequence: i64 = row.get(0).unwrap_or_default();
-    let name = row.as_ref().column_name(column).unwrap_or_default();
-    Error::Internal(format!("invoices.{name} of sequence {sequence}: {why}"))
+    Error::Internal(format!("invoices.{} of sequence {sequence}: {why}", COLUMNS[column]))
 }
 
 #[cfg(test)]
@@ -241,11 +298,12 @@ mod tests {
 
     fn encode(invoices: &[Invoice]) -> Chunk {
         let conn = Connection::open_in_memory().unwrap();
+        add_push_invoice(&conn).unwrap();
+        let push = "SELECT push_invoice(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
+        let mut push = conn.prepare(push).unwrap();
         let mut chunk = Chunk::default();
         for i in invoices {
-            let mut values =
-                conn.prepare("SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10").unwrap();
-            let mut rows = values
+            let mut rows = push
                 .query(params![
                     i.sequence,
                     i.invoice_id,
@@ -259,7 +317,7 @@ mod tests {
                     i.memo
                 ])
                 .unwrap();
-            chunk.push(rows.next().unwrap().unwrap()).unwrap();
+            chunk = push_rows(&mut rows, chunk, |_| Ok(true)).unwrap();
         }
         chunk
     }
@@ -280,10 +338,10 @@ mod tests {
     #[test]
     fn text_that_is_no_utf_8_is_named() {
         let conn = Connection::open_in_memory().unwrap();
-        let row = "SELECT 7, 'a', 'c', 1, 'EUR', 1, 0, 0, 0, CAST(x'61ff' AS TEXT)";
-        let pushed = conn.query_row(row, [], |row| Ok(Chunk::default().push(row))).unwrap();
-        let error = pushed.unwrap_err().to_string();
-        assert!(error.contains("sequence 7: "), "{error}");
+        add_push_invoice(&conn).unwrap();
+        let push = "SELECT push_invoice(7, 'a', 'c', 1, 'EUR', 1, 0, 0, 0, CAST(x'61ff' AS TEXT))";
+        let error = Error::from(conn.query_row(push, [], |_| Ok(())).unwrap_err()).to_string();
+        assert!(error.contains("invoices.memo of sequence 7: "), "{error}");
     }
 
     /// A field added to the message must be added to the encoder.

@@ -11,7 +11,7 @@ use rusqlite::{named_params, OpenFlags, Row};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::model::{CurrencyTotal, Filter, Summary};
-use crate::store::encode::Chunk;
+use crate::store::encode::{add_push_invoice, push_rows, Chunk};
 use crate::store::open::set_pragmas;
 use crate::store::sql;
 
@@ -38,6 +38,7 @@ impl Reader {
             .with_flags(OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)
             .with_init(move |conn| {
                 set_pragmas(conn, &settings)?;
+                add_push_invoice(conn)?;
                 // Sorting needs no disk, so a full one does not stop reads.
                 conn.pragma_update(None, "temp_store", "memory")
             });
@@ -212,14 +213,15 @@ pub fn last_sequence(conn: &Connection) -> Result<i64> {
     Ok(conn.prepare_cached(sql::LAST_SEQUENCE)?.query_row([], |row| row.get(0))?)
 }
 
-/// Rows that match `filter` with `after < sequence <= until`, in the order of `sequence`, at most
-/// `limit` of them (-1: all). `each` takes them one by one, until it returns false.
-pub fn for_each_invoice(
+/// Encodes the rows that match `filter` with `after < sequence <= until`, in the order of `sequence`, at
+/// most `limit` of them (-1: all). They come to `chunk`, as in [`push_rows`].
+pub fn push_invoices(
     conn: &Connection,
     filter: &Filter,
     (after, until, limit): (i64, i64, i64),
-    mut each: impl FnMut(&Row<'_>) -> Result<bool>,
-) -> Result<()> {
+    chunk: Chunk,
+    each: impl FnMut(&mut Chunk) -> Result<bool>,
+) -> Result<Chunk> {
     let mut statement;
     let mut rows = if *filter == Filter::ALL {
         statement = conn.prepare_cached(sql::INVOICES_AFTER)?;
@@ -240,25 +242,17 @@ pub fn for_each_invoice(
             ":before": filter.issued_until.seconds, ":before_nanos": filter.issued_until.nanos,
         })?
     };
-    while let Some(row) = rows.next()? {
-        if !each(row)? {
-            break;
-        }
-    }
-    Ok(())
+    push_rows(&mut rows, chunk, each)
 }
 
 /// A page of at most `size` invoices after a cursor, and whether there are more after it.
 pub fn page(conn: &Connection, filter: &Filter, after: i64, size: usize) -> Result<(Chunk, bool)> {
-    let mut page = Chunk::default();
-    let mut more = false;
-    for_each_invoice(conn, filter, (after, i64::MAX, size as i64 + 1), |row| {
-        more = page.len() == size;
-        if !more {
-            page.push(row)?;
-        }
-        Ok(!more)
-    })?;
+    let range = (after, i64::MAX, size as i64 + 1);
+    let mut page = push_invoices(conn, filter, range, Chunk::default(), |_| Ok(true))?;
+    let more = page.len() > size;
+    if more {
+        page.pop();
+    }
     Ok((page, more))
 }
 

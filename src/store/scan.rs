@@ -11,7 +11,7 @@ use crate::error::Result;
 use crate::metrics::Metrics;
 use crate::model::Filter;
 use crate::store::encode::Chunk;
-use crate::store::read::{for_each_invoice, in_transaction, last_sequence, Reader};
+use crate::store::read::{in_transaction, last_sequence, push_invoices, Reader};
 
 /// Raised while the write-ahead log is over its limit: long scans then begin a new transaction,
 /// so that the log can be emptied.
@@ -260,10 +260,11 @@ impl Block {
     }
 }
 
-/// Rows between two moments at which a scan lets another thread have the core, if one waits: some 15
+/// Rows between two moments at which a scan lets another thread have the core, if one waits: some 40
 /// microseconds, where the scheduler's slices are of milliseconds. (`load ADDR beside` of benches/compare: p99
-/// of a unary call beside 8 exports 0.9 ms with it, 2.0 ms without. It costs nothing that shows.)
-const ROWS_A_YIELD: usize = 32;
+/// of a unary call beside 8 exports 1.4 ms with 32, 1.7 ms with 128, 2.2 ms with 512. A yield takes half a
+/// microsecond: 5 % of the scan with 32, `cargo bench --bench floors`, in_chunks.)
+const ROWS_A_YIELD: usize = 128;
 
 /// Gives rows to `each` in chunks of `bytes`, or of what it returned last, until it returns `None`.
 /// Returns the rows after the last full chunk; none where it returned `None`.
@@ -274,23 +275,20 @@ fn chunks(
     mut bytes: usize,
     mut each: impl FnMut(Chunk) -> Result<Option<usize>>,
 ) -> Result<Chunk> {
-    let mut chunk = Chunk::with_capacity(bytes + 512);
-    for_each_invoice(conn, filter, range, |row| {
-        chunk.push(row)?;
+    push_invoices(conn, filter, range, Chunk::with_capacity(bytes + 512), |chunk| {
         if chunk.len().is_multiple_of(ROWS_A_YIELD) {
             std::thread::yield_now();
         }
         if chunk.batch().len() < bytes {
             return Ok(true);
         }
-        let next = each(std::mem::take(&mut chunk))?;
+        let next = each(std::mem::take(chunk))?;
         bytes = next.unwrap_or(0);
         if next.is_some() {
-            chunk = Chunk::with_capacity(bytes + 512);
+            *chunk = Chunk::with_capacity(bytes + 512);
         }
         Ok(next.is_some())
-    })?;
-    Ok(chunk)
+    })
 }
 
 #[cfg(test)]

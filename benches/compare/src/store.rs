@@ -15,17 +15,26 @@ use crate::proto::{
     InvoiceStatus, ListInvoicesRequest, ReconcileAck, ReconcileEvent, ReconcileOutcome, Summary,
     SummaryRequest,
 };
-use crate::rules;
 use crate::totals::{is_overflow, Totals};
+use crate::{encode, rules};
 
 const SCHEMA: &str = include_str!("../../../sql/migrations/0001_initial.sql");
 
 /// "bill": by it billstream knows its own files.
 const APPLICATION_ID: i32 = i32::from_be_bytes(*b"bill");
 
-/// The columns of an exported row, in the order of the fields of `Invoice`.
-pub const COLUMNS: &str = "sequence, invoice_id, customer_id, total_amount_cents, currency, \
-                           status, paid_cents, issued_at, issued_at_nanos, memo";
+macro_rules! columns {
+    () => {
+        "sequence, invoice_id, customer_id, total_amount_cents, currency, status, paid_cents, \
+         issued_at, issued_at_nanos, memo"
+    };
+}
+
+/// What a statement gives of a row: its columns, in the order of the fields of `Invoice`.
+pub const COLUMNS: &str = columns!();
+/// Its sequence alone, for the row was encoded. See [`encode::add_functions`].
+pub const PUSHED_INVOICE: &str = concat!("push_invoice(", columns!(), ")");
+pub const PUSHED_ENTRY: &str = concat!("push_entry(", columns!(), ")");
 
 /// A new invoice with a status of its own choice.
 pub const INSERT_INVOICE: &str =
@@ -75,10 +84,11 @@ impl From<Error> for Status {
     }
 }
 
-/// Opens a connection with the pragmas of the main crate.
+/// Opens a connection with the pragmas of the main crate, and the functions that encode.
 pub fn open(path: &Path) -> rusqlite::Result<Connection> {
     let mut connection = Connection::open(path)?;
     pragmas(&mut connection)?;
+    encode::add_functions(&connection)?;
     Ok(connection)
 }
 
@@ -200,8 +210,8 @@ pub struct Scan {
 }
 
 impl Scan {
-    /// A scan of the rows there are now.
-    pub fn export(connection: &Connection, request: &ExportRequest) -> Result<Scan> {
+    /// A scan of the rows there are now, which gives `columns` of each.
+    pub fn export(connection: &Connection, request: &ExportRequest, columns: &str) -> Result<Scan> {
         let (from, until) = (request.issued_from.as_ref(), request.issued_until.as_ref());
         rules::filter(&request.customer_id, &request.statuses, from, until)?;
         let mut violations = rules::Violations::default();
@@ -211,10 +221,11 @@ impl Scan {
         let left = if request.max_rows == 0 { i64::MAX } else { request.max_rows };
         let filter = (request.customer_id.as_str(), request.statuses.as_slice());
         let last = last_sequence(connection)?;
-        Ok(Scan::new(filter, (from, until), request.after_sequence, last, left))
+        Ok(Scan::new(columns, filter, (from, until), request.after_sequence, last, left))
     }
 
     fn new(
+        columns: &str,
         (customer, statuses): (&str, &[i32]),
         (from, until): (Option<&Timestamp>, Option<&Timestamp>),
         after: i64,
@@ -227,7 +238,7 @@ impl Scan {
         let index =
             if customer.is_empty() { "NOT INDEXED" } else { "INDEXED BY invoices_by_customer" };
         let sql = format!(
-            "SELECT {COLUMNS} FROM invoices {index} \
+            "SELECT {columns} FROM invoices {index} \
              WHERE sequence > ?1 AND sequence <= ?2 AND {filter} ORDER BY sequence LIMIT ?3"
         );
         Scan { sql, values, after, last, left }
@@ -270,10 +281,12 @@ pub fn invoice(row: &Row<'_>) -> rusqlite::Result<Invoice> {
     })
 }
 
-/// Calls `each` for the rows of a page; the token of the next page, empty after the last.
+/// Calls `each` for the rows of a page, which have `columns`; the token of the next page, empty after the
+/// last.
 pub fn page(
     connection: &Connection,
     request: &ListInvoicesRequest,
+    columns: &str,
     mut each: impl FnMut(&Row<'_>) -> Result<()>,
 ) -> Result<String> {
     let (from, until) = (request.issued_from.as_ref(), request.issued_until.as_ref());
@@ -289,7 +302,7 @@ pub fn page(
     };
     let filter = (request.customer_id.as_str(), request.statuses.as_slice());
     // One row more than the page tells whether there is a next page.
-    let mut scan = Scan::new(filter, (from, until), after, i64::MAX, size as i64 + 1);
+    let mut scan = Scan::new(columns, filter, (from, until), after, i64::MAX, size as i64 + 1);
     let (mut count, mut last) = (0, 0);
     scan.run(connection, |row| {
         count += 1;

@@ -31,21 +31,21 @@ fn timed(work: impl FnOnce() -> Result<u64>) -> Result<Limit> {
 pub fn scan_and_encode(db: &Path, max_rows: i64) -> Result<Limit> {
     let connection = store::open(db)?;
     let request = proto::ExportRequest { max_rows, ..Default::default() };
-    let mut batch = Vec::with_capacity(68 << 10);
-    let mut rows = 0;
     timed(move || {
-        store::Scan::export(&connection, &request)
-            .and_then(|mut scan| {
-                scan.run(&connection, |row| {
-                    if batch.len() >= 64 << 10 {
-                        std::hint::black_box(&batch);
-                        batch.clear();
-                    }
+        let mut rows = 0;
+        let scanned = encode::pushed(68 << 10, || {
+            store::Scan::export(&connection, &request, store::PUSHED_ENTRY)?.run(
+                &connection,
+                |_| {
                     rows += 1;
-                    Ok(encode::entry(row, &mut batch).map(|()| true)?)
-                })
-            })
-            .map_err(tonic::Status::from)?;
+                    if encode::pushed_bytes() >= 64 << 10 {
+                        encode::clear_pushed();
+                    }
+                    Ok(true)
+                },
+            )
+        });
+        scanned.map_err(tonic::Status::from)?;
         Ok(rows)
     })
 }

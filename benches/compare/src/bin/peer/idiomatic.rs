@@ -104,7 +104,7 @@ impl ReportService for Idiomatic {
         let request = request.into_inner();
         let page = blocking(&self.readers, move |connection| {
             let mut invoices = Vec::new();
-            let next_page_token = store::page(connection, &request, |row| {
+            let next_page_token = store::page(connection, &request, store::COLUMNS, |row| {
                 invoices.push(store::invoice(row)?);
                 Ok(())
             })?;
@@ -121,7 +121,7 @@ impl ReportService for Idiomatic {
     ) -> Result<Response<Self::ExportInvoicesStream>, Status> {
         let request = request.into_inner();
         Ok(stream(&self.readers, move |connection, sender| {
-            store::Scan::export(connection, &request)?.run(connection, |row| {
+            store::Scan::export(connection, &request, store::COLUMNS)?.run(connection, |row| {
                 Ok(sender.blocking_send(Ok(store::invoice(row)?)).is_ok())
             })?;
             Ok(())
@@ -137,7 +137,7 @@ impl ReportService for Idiomatic {
         let request = request.into_inner();
         Ok(stream(&self.readers, move |connection, sender| {
             let mut invoices = Vec::with_capacity(BATCH_ROWS);
-            store::Scan::export(connection, &request)?.run(connection, |row| {
+            store::Scan::export(connection, &request, store::COLUMNS)?.run(connection, |row| {
                 invoices.push(store::invoice(row)?);
                 if invoices.len() < BATCH_ROWS {
                     return Ok(true);

@@ -127,17 +127,16 @@ type Turn = (Messages, Option<Cursor>);
 
 impl Cursor {
     fn turn(mut self, connection: &Connection) -> store::Result<Turn> {
-        let mut bytes = Vec::with_capacity(self.chunk + 1024);
         let mut lengths = Vec::with_capacity(if self.batched { 1 } else { self.chunk / 64 });
-        let done = self.scan.run(connection, |row| {
-            if self.batched {
-                encode::entry(row, &mut bytes)?;
-            } else {
-                let start = bytes.len();
-                encode::invoice(row, &mut bytes)?;
-                lengths.push((bytes.len() - start) as u32);
-            }
-            Ok(bytes.len() < self.chunk)
+        let mut end = 0;
+        let (done, bytes) = encode::pushed(self.chunk + 1024, || {
+            self.scan.run(connection, |_| {
+                let start = std::mem::replace(&mut end, encode::pushed_bytes());
+                if !self.batched {
+                    lengths.push((end - start) as u32);
+                }
+                Ok(end < self.chunk)
+            })
         })?;
         if self.batched && !bytes.is_empty() {
             lengths.push(bytes.len() as u32);
@@ -201,7 +200,8 @@ impl Tuned {
         let expiry = Box::pin(sleep(deadline(request.metadata()).unwrap_or(MAX_AGE)));
         let request = request.into_inner();
         let first = self.exports.submit(move |connection| {
-            let scan = Scan::export(connection, &request)?;
+            let columns = if batched { store::PUSHED_ENTRY } else { store::PUSHED_INVOICE };
+            let scan = Scan::export(connection, &request, columns)?;
             Cursor { scan, batched, chunk: FIRST_CHUNK }.turn(connection)
         })?;
         let mut export = Export {
@@ -255,9 +255,15 @@ impl ReportService for Tuned {
             && request.issued_from.is_none()
             && request.issued_until.is_none();
         self.query(short, move |connection| {
-            let mut bytes = Vec::with_capacity(16 << 10);
-            let token =
-                store::page(connection, &request, |row| Ok(encode::entry(row, &mut bytes)?))?;
+            let mut end = 0;
+            let (token, mut bytes) = encode::pushed(16 << 10, || {
+                store::page(connection, &request, store::PUSHED_ENTRY, |_| {
+                    end = encode::pushed_bytes();
+                    Ok(())
+                })
+            })?;
+            // The row after the page was encoded too.
+            bytes.truncate(end);
             encode::text(2, token.as_bytes(), &mut bytes);
             Ok(bytes.into())
         })
