@@ -119,7 +119,7 @@ impl Chunk {
         self.bytes.truncate(self.invoices.last().map_or(0, |(_, end, _)| *end as usize));
     }
 
-    /// Appends a row with the columns of [`COLUMNS`].
+    /// Appends a row, whose columns are the arguments of `push_invoice`.
     pub fn push(&mut self, row: &Context<'_>) -> Result<()> {
         let columns = Columns::of(row)?;
         let size = columns.size();
