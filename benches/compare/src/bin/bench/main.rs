@@ -109,14 +109,14 @@ fn short() -> Scale {
 
 fn full() -> Scale {
     Scale {
-        rounds: 5,
-        duration: Duration::from_millis(1000),
-        open_loop: Duration::from_secs(4),
+        rounds: 6,
+        duration: Duration::from_millis(700),
+        open_loop: Duration::from_millis(2500),
         export_rows: 1_000_000,
         client_rows: 300_000,
         upload_rows: 100_000,
         events: 5_000,
-        guarded_runs: 20,
+        guarded_runs: 17,
         growth: &[10_000, 100_000, 1_000_000, 10_000_000],
         ..short()
     }
