@@ -101,7 +101,8 @@ fn scan(c: &mut Criterion) {
     group.bench_function("in_chunks", |b| {
         b.iter(|| {
             let (metrics, pressure) = (Arc::clone(&database.metrics), Default::default());
-            let mut scan = Scan::new(Filter::ALL, 0, 0, &database.config, metrics, pressure);
+            let (config, bytes) = (&database.config, database.config.export_chunk_bytes);
+            let mut scan = Scan::new(Filter::ALL, 0, 0, bytes, config, metrics, pressure);
             scan.run(&database.store.reader, || false, no_block, |_| Offer::Taken).expect("a scan")
         })
     });

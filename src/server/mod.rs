@@ -245,7 +245,7 @@ pub fn channel(env: &Arc<Environment>, config: &Config) -> ChannelBuilder {
 
 fn log_limits(config: &Config) {
     log::info!(
-        "an export holds at most {} bytes = (export_queue_chunks + 2) * (export_chunk_bytes + a row); \
+        "an export holds at most {} bytes = (export_queue_chunks + 2) * (2 * export_chunk_bytes + a row); \
          all streams at their limits at most {} MiB; gRPC buffers about 64 KiB a stream beside it",
         config.export_memory_bytes(),
         config.streams_memory_bytes() >> 20

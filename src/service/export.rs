@@ -67,7 +67,13 @@ fn start(
     let (filter, after, max_rows) = validate::export(request)?;
     let permit = shared.limits.admit(&shared.limits.exports, ctx.peer())?;
     let (metrics, pressure) = (Arc::clone(&shared.metrics), shared.store.wal_pressure.clone());
-    let scan = Scan::new(filter, after, max_rows, &shared.config, metrics, pressure);
+    let config = &shared.config;
+    let quick_chunk_bytes = match shape {
+        // More would be written by gRPC itself, a fragment of a message at its end.
+        Shape::Invoices => config.export_chunk_bytes,
+        Shape::Batches => config.quick_batch_bytes(),
+    };
+    let scan = Scan::new(filter, after, max_rows, quick_chunk_bytes, config, metrics, pressure);
     let (sender, receiver) = bridge::bounded(shared.config.export_queue_chunks);
     let verdict = Verdict::default();
     let task = Arc::new(ScanTask {

@@ -62,7 +62,9 @@ pub struct Scan {
     /// The size of the next chunk in bytes.
     chunk_bytes: usize,
     max_chunk_bytes: usize,
-    /// Chunks of the largest size that were taken at once, since the last that was not.
+    /// The same for a client that has shown that it is quick.
+    quick_chunk_bytes: usize,
+    /// Chunks of `max_chunk_bytes` or more that were taken at once, since the last that was not.
     quick_chunks: usize,
     /// The rows of the last of them.
     chunk_rows: i64,
@@ -71,11 +73,12 @@ pub struct Scan {
 }
 
 impl Scan {
-    /// `max_rows` 0: all.
+    /// `max_rows` 0: all. `quick_chunk_bytes` is `export_chunk_bytes` or more.
     pub fn new(
         filter: Filter,
         after: i64,
         max_rows: i64,
+        quick_chunk_bytes: usize,
         config: &Config,
         metrics: Arc<Metrics>,
         wal_pressure: WalPressure,
@@ -87,6 +90,7 @@ impl Scan {
             remaining: if max_rows == 0 { -1 } else { max_rows },
             chunk_bytes: config.export_first_chunk_bytes.min(config.export_chunk_bytes),
             max_chunk_bytes: config.export_chunk_bytes,
+            quick_chunk_bytes,
             quick_chunks: 0,
             chunk_rows: 0,
             metrics,
@@ -141,7 +145,7 @@ impl Scan {
         }
         let (after, last) = (self.after.checked_add(span)?, self.until?);
         let until = after.saturating_add(span).min(last);
-        (after < last).then_some(Block { after, until, chunk_bytes: self.max_chunk_bytes })
+        (after < last).then_some(Block { after, until, chunk_bytes: self.chunk_bytes })
     }
 
     /// Offers what another thread has scanned, the rows up to `end` at the most.
@@ -207,15 +211,21 @@ impl Scan {
         self.metrics.rows_scanned.add(rows as u64);
         let answer = offer(chunk);
         if answer == Offer::Refused {
+            self.chunk_bytes = self.chunk_bytes.min(self.max_chunk_bytes);
             return Some(Stop::Pause);
         }
         self.after = last;
         self.remaining -= if self.remaining > 0 { rows } else { 0 };
-        self.chunk_bytes = (self.chunk_bytes * 2).min(self.max_chunk_bytes);
         if is_full {
             self.chunk_rows = rows;
             self.quick_chunks = if answer == Offer::Taken { self.quick_chunks + 1 } else { 0 };
         }
+        let most = match self.quick_chunks >= BLOCK_CHUNKS {
+            true => self.quick_chunk_bytes,
+            // One or two chunks that wait do not make it slow; a pause does.
+            false => self.max_chunk_bytes.max(self.chunk_bytes),
+        };
+        self.chunk_bytes = (self.chunk_bytes * 2).min(most);
         match answer {
             Offer::TakenLast => Some(Stop::Pause),
             // `LIMIT 0` would be a new transaction for nothing.
@@ -331,14 +341,15 @@ mod tests {
             free in prop::collection::vec(any::<bool>(), 1..5),
             after in 0..50i64,
             max_rows in prop_oneof![3 => Just(0i64), 1 => 1..700i64],
+            quick in 200..900usize,
         ) {
             let sequences: Vec<i64> =
                 gaps.iter().scan(0, |last, gap| { *last += gap; Some(*last) }).collect();
             let (_dir, config) = database(&sequences);
             let (store, thread) = Store::open(&config, &Arc::default()).unwrap();
-            let mut scan = Scan::new(
-                Filter::ALL, after, max_rows, &config, Arc::default(), WalPressure::default(),
-            );
+            let pressure = WalPressure::default();
+            let mut scan =
+                Scan::new(Filter::ALL, after, max_rows, quick, &config, Arc::default(), pressure);
             let (mut seen, mut offers, blocks) = (Vec::new(), 0, std::cell::Cell::new(0));
             let ahead = |block: Block| {
                 blocks.set(blocks.get() + 1);
@@ -378,7 +389,7 @@ mod tests {
         let blocks = std::cell::Cell::new(0);
         let run = |offer: fn(Chunk) -> Offer| {
             let mut scan =
-                Scan::new(Filter::ALL, 0, 0, &config, Arc::default(), WalPressure::default());
+                Scan::new(Filter::ALL, 0, 0, 200, &config, Arc::default(), WalPressure::default());
             let ahead = |block: Block| {
                 blocks.set(blocks.get() + 1);
                 let reader = store.reader.clone();
@@ -389,6 +400,33 @@ mod tests {
         };
         assert!(run(|_| Offer::Taken) > 10);
         assert_eq!(run(|_| Offer::TakenLate), 0);
+        thread.stop();
+    }
+
+    #[test]
+    fn a_client_that_is_quick_has_larger_chunks_until_it_pauses() {
+        let (_dir, config) = database(&(1..=2000).collect::<Vec<_>>());
+        let (store, thread) = Store::open(&config, &Arc::default()).unwrap();
+        let no_block = |_: Block| None::<fn() -> Result<Vec<Chunk>>>;
+        let sizes = |offer: fn(usize) -> Offer| {
+            let pressure = WalPressure::default();
+            let mut scan = Scan::new(Filter::ALL, 0, 0, 400, &config, Arc::default(), pressure);
+            let mut sizes = Vec::new();
+            let mut take = |chunk: Chunk| {
+                sizes.push(chunk.batch().len());
+                offer(sizes.len())
+            };
+            while scan.run(&store.reader, || false, no_block, &mut take).unwrap() != Turn::Done {}
+            sizes
+        };
+        // A row of them has at most 100 bytes.
+        let is_large = |size: &usize| (400..500).contains(size);
+        let is_small = |size: &usize| *size < 300;
+        assert!(sizes(|_| Offer::TakenLate).iter().all(is_small));
+        let quick = sizes(|i| if i == 30 { Offer::Refused } else { Offer::Taken });
+        assert!(quick[20..30].iter().all(is_large), "{quick:?}");
+        assert!(quick[30..35].iter().all(is_small), "{quick:?}");
+        assert!(quick[50..60].iter().all(is_large), "{quick:?}");
         thread.stop();
     }
 }
