@@ -8,7 +8,7 @@ use crate::store::error::is_taken;
 use crate::store::read::{last_sequence, totals};
 use crate::store::sql;
 use crate::store::staged::Staged;
-use crate::store::totals::{Addition, Totals};
+use crate::store::totals::Sums;
 use crate::store::write::Job;
 
 /// Rows between two looks at whether the upload is still wanted.
@@ -80,9 +80,8 @@ fn with_totals(conn: &Connection, mut created: Created) -> Result<Created> {
 
 /// Returns the totals of what it created.
 fn insert_all(job: Job<'_>, before: i64, staged: &mut Staged) -> Result<Vec<CurrencyTotal>> {
-    let Job { conn, currencies, is_unwanted } = job;
+    let Job { conn, totals, is_unwanted } = job;
     let mut insert = conn.prepare_cached(sql::INSERT_INVOICE)?;
-    let mut totals = Totals::prepare(conn, currencies)?;
     let mut created: Vec<CurrencyTotal> = Vec::new();
     staged.for_each(|i, invoice| {
         if i % ROWS_A_LOOK == 0 && is_unwanted() {
@@ -115,9 +114,8 @@ fn insert_all(job: Job<'_>, before: i64, staged: &mut Staged) -> Result<Vec<Curr
             }
             error.into()
         })?;
-        let addition =
-            Addition { invoice_count: 1, total_cents: total_amount_cents, paid_cents: 0 };
-        if !totals.add(customer_id, currency, addition)? {
+        let addition = Sums { invoice_count: 1, total_cents: total_amount_cents, paid_cents: 0 };
+        if !totals.add(conn, customer_id, currency, addition)? {
             return Err(Error::invalid(
                 format!("requests[{i}].total_amount_cents"),
                 format!(

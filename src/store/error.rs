@@ -42,11 +42,6 @@ pub fn is_taken(error: &rusqlite::Error) -> bool {
     extended_code(error) == Some(ffi::SQLITE_CONSTRAINT_UNIQUE)
 }
 
-/// Whether a sum left 64 bits: it became REAL, which a STRICT column of INTEGER refuses.
-pub fn is_overflow(error: &rusqlite::Error) -> bool {
-    extended_code(error) == Some(ffi::SQLITE_CONSTRAINT_DATATYPE)
-}
-
 fn extended_code(error: &rusqlite::Error) -> Option<i32> {
     error.sqlite_error().map(|failure| failure.extended_code)
 }

@@ -1,11 +1,11 @@
 //! Reconcile: one job applies a batch of events, each once.
 
-use rusqlite::{params, CachedStatement, OptionalExtension, Row};
+use rusqlite::{params, CachedStatement, Connection, OptionalExtension, Row};
 
 use crate::error::{Error, Result};
 use crate::model::{Ack, Event, Outcome, Payment, Status, Timestamp};
 use crate::store::sql;
-use crate::store::totals::{Addition, Totals};
+use crate::store::totals::{Sums, Totals};
 use crate::store::write::Job;
 
 /// Applies `events` in their order and returns an acknowledgement for each.
@@ -19,7 +19,8 @@ struct Statements<'a> {
     find_invoice: CachedStatement<'a>,
     pay_invoice: CachedStatement<'a>,
     insert_event: CachedStatement<'a>,
-    totals: Totals<'a>,
+    conn: &'a Connection,
+    totals: &'a mut Totals,
 }
 
 /// What a payment finds.
@@ -41,18 +42,19 @@ struct Due {
     status: i32,
 }
 
-fn paid(cents: i64) -> Addition {
-    Addition { invoice_count: 0, total_cents: 0, paid_cents: cents }
+fn paid(cents: i64) -> Sums {
+    Sums { paid_cents: cents, ..Sums::default() }
 }
 
 impl<'a> Statements<'a> {
-    fn prepare(Job { conn, currencies, .. }: Job<'a>) -> Result<Statements<'a>> {
+    fn prepare(Job { conn, totals, .. }: Job<'a>) -> Result<Statements<'a>> {
         Ok(Statements {
             find_event: conn.prepare_cached(sql::FIND_EVENT)?,
             find_invoice: conn.prepare_cached(sql::FIND_INVOICE)?,
             pay_invoice: conn.prepare_cached(sql::PAY_INVOICE)?,
             insert_event: conn.prepare_cached(sql::INSERT_EVENT)?,
-            totals: Totals::prepare(conn, currencies)?,
+            conn,
+            totals,
         })
     }
 
@@ -142,7 +144,7 @@ impl<'a> Statements<'a> {
     /// Adds the payment to the totals; `None`, with nothing changed, when a sum would overflow.
     fn add(&mut self, cents: i64, invoice: Invoice, ack: &mut Ack) -> Result<Option<Due>> {
         let Some(paid_cents) = invoice.paid_cents.checked_add(cents) else { return Ok(None) };
-        if !self.totals.add(&invoice.customer_id, &invoice.currency, paid(cents))? {
+        if !self.totals.add(self.conn, &invoice.customer_id, &invoice.currency, paid(cents))? {
             return Ok(None);
         }
         let status = Status::of(invoice.total_amount_cents, paid_cents);
@@ -158,7 +160,7 @@ impl<'a> Statements<'a> {
 
     /// Takes a payment out of the totals again.
     fn take_back(&mut self, Due { invoice, cents, .. }: &Due) -> Result<()> {
-        match self.totals.add(&invoice.customer_id, &invoice.currency, paid(-cents))? {
+        match self.totals.add(self.conn, &invoice.customer_id, &invoice.currency, paid(-cents))? {
             true => Ok(()),
             false => Err(Error::Internal("a payment cannot be taken back".to_owned())),
         }

@@ -7,41 +7,25 @@
 
 use std::collections::BTreeMap;
 
-use rusqlite::{params, CachedStatement, Connection, OptionalExtension};
+use rusqlite::{params, Connection, OptionalExtension};
 
 use crate::error::Result;
-use crate::store::error::is_overflow;
 use crate::store::sql;
 
-/// What one invoice or payment adds.
-#[derive(Clone, Copy)]
-pub struct Addition {
+/// Customers whose totals wait to be saved, at the most: some 8 MiB. An upload may have any number.
+const MAX_CUSTOMERS: usize = 65_536;
+
+/// Totals, or what one invoice or payment adds to them.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Sums {
     pub invoice_count: i64,
     pub total_cents: i64,
     pub paid_cents: i64,
 }
 
-/// The totals of the currencies that a transaction of the writer has changed. They are saved once,
-/// at its end: with many small jobs in a commit each would write the same few rows.
-#[derive(Clone, Default)]
-pub struct CurrencyTotals(BTreeMap<String, Changed>);
-
-#[derive(Clone, Copy)]
-struct Changed {
-    before: Sums,
-    now: Sums,
-}
-
-#[derive(Clone, Copy, Default, PartialEq)]
-struct Sums {
-    invoice_count: i64,
-    total_cents: i64,
-    paid_cents: i64,
-}
-
 impl Sums {
     /// `None` where a sum would leave 64 bits.
-    fn plus(self, more: Addition) -> Option<Sums> {
+    fn plus(self, more: Sums) -> Option<Sums> {
         Some(Sums {
             invoice_count: self.invoice_count.checked_add(more.invoice_count)?,
             total_cents: self.total_cents.checked_add(more.total_cents)?,
@@ -50,68 +34,97 @@ impl Sums {
     }
 }
 
-impl CurrencyTotals {
-    /// The totals as they are to be, and with them those of the transaction's beginning.
-    fn find(&mut self, conn: &Connection, currency: &str) -> Result<&mut Changed> {
-        if !self.0.contains_key(currency) {
-            let mut find = conn.prepare_cached(sql::FIND_CURRENCY_TOTAL)?;
-            let sums = find.query_row([currency], |row| {
-                Ok(Sums {
-                    invoice_count: row.get(0)?,
-                    total_cents: row.get(1)?,
-                    paid_cents: row.get(2)?,
-                })
-            });
-            let before = sums.optional()?.unwrap_or_default();
-            self.0.insert(currency.to_owned(), Changed { before, now: before });
+/// What a transaction of the writer adds to the totals. It is saved once, at the end: with many small
+/// jobs in a commit each would write the same few rows.
+#[derive(Clone, Default)]
+pub struct Totals {
+    currencies: BTreeMap<String, Currency>,
+    /// The customers in them.
+    customers: usize,
+}
+
+#[derive(Clone)]
+struct Currency {
+    before: Sums,
+    now: Sums,
+    /// What is added to the totals of each customer.
+    customers: BTreeMap<String, Sums>,
+}
+
+impl Totals {
+    /// Adds to the totals of the customer and of the currency; false, with nothing changed, when one
+    /// of them would leave 64 bits. (No amount is negative, so that of the currency is the first.)
+    pub fn add(
+        &mut self,
+        conn: &Connection,
+        customer_id: &str,
+        currency: &str,
+        more: Sums,
+    ) -> Result<bool> {
+        if !self.currencies.contains_key(currency) {
+            let before = find(conn, currency)?;
+            let found = Currency { before, now: before, customers: BTreeMap::new() };
+            self.currencies.insert(currency.to_owned(), found);
         }
         // OK because it was put there, if it was not there.
-        Ok(self.0.get_mut(currency).expect("a known currency"))
+        let known = self.currencies.get_mut(currency).expect("a known currency");
+        let Some(now) = known.now.plus(more) else { return Ok(false) };
+        if let Some(added) = known.customers.get_mut(customer_id) {
+            let Some(sums) = added.plus(more) else { return Ok(false) };
+            (known.now, *added) = (now, sums);
+            return Ok(true);
+        }
+        known.now = now;
+        known.customers.insert(customer_id.to_owned(), more);
+        self.customers += 1;
+        if self.customers >= MAX_CUSTOMERS {
+            self.save_customers(conn)?;
+        }
+        Ok(true)
     }
 
     /// Writes what has changed. To be called before the commit.
-    pub fn save(&self, conn: &Connection) -> Result<()> {
-        let changed = self.0.iter().filter(|(_, Changed { before, now })| before != now);
-        for (currency, Changed { now, .. }) in changed {
-            conn.prepare_cached(sql::SET_CURRENCY_TOTAL)?.execute(params![
-                currency,
-                now.invoice_count,
-                now.total_cents,
-                now.paid_cents
-            ])?;
+    pub fn save(&mut self, conn: &Connection) -> Result<()> {
+        self.save_customers(conn)?;
+        for (currency, Currency { before, now, .. }) in &self.currencies {
+            if before != now {
+                conn.prepare_cached(sql::SET_CURRENCY_TOTAL)?.execute(params![
+                    currency,
+                    now.invoice_count,
+                    now.total_cents,
+                    now.paid_cents
+                ])?;
+            }
         }
+        Ok(())
+    }
+
+    /// Writes what is added to the totals of customers. To be called before a savepoint, so that little has to
+    /// be put back after a rollback.
+    pub fn save_customers(&mut self, conn: &Connection) -> Result<()> {
+        let mut add = conn.prepare_cached(sql::ADD_CUSTOMER_TOTAL)?;
+        for (currency, known) in &mut self.currencies {
+            for (customer_id, sums) in std::mem::take(&mut known.customers) {
+                // A payment that was taken back leaves nothing.
+                if sums != Sums::default() {
+                    let Sums { invoice_count, total_cents, paid_cents } = sums;
+                    let values =
+                        params![customer_id, currency, invoice_count, total_cents, paid_cents];
+                    add.execute(values)?;
+                }
+            }
+        }
+        self.customers = 0;
         Ok(())
     }
 }
 
-/// What a job of the writer adds to the totals with.
-pub struct Totals<'a> {
-    conn: &'a Connection,
-    add_to_customer: CachedStatement<'a>,
-    currencies: &'a mut CurrencyTotals,
-}
-
-impl<'a> Totals<'a> {
-    pub fn prepare(conn: &'a Connection, currencies: &'a mut CurrencyTotals) -> Result<Totals<'a>> {
-        let add_to_customer = conn.prepare_cached(sql::ADD_CUSTOMER_TOTAL)?;
-        Ok(Totals { conn, add_to_customer, currencies })
-    }
-
-    /// Adds to the totals of the customer and of the currency; false, with nothing changed, when one
-    /// of them would leave 64 bits.
-    pub fn add(&mut self, customer_id: &str, currency: &str, more: Addition) -> Result<bool> {
-        let changed = self.currencies.find(self.conn, currency)?;
-        let Some(sums) = changed.now.plus(more) else { return Ok(false) };
-        let Addition { invoice_count, total_cents, paid_cents } = more;
-        let values = params![customer_id, currency, invoice_count, total_cents, paid_cents];
-        match self.add_to_customer.execute(values) {
-            Ok(_) => {}
-            Err(error) if is_overflow(&error) => return Ok(false),
-            Err(error) => return Err(error.into()),
-        }
-        changed.now = sums;
-        Ok(true)
-    }
+fn find(conn: &Connection, currency: &str) -> Result<Sums> {
+    let mut find = conn.prepare_cached(sql::FIND_CURRENCY_TOTAL)?;
+    let sums = find.query_row([currency], |row| {
+        Ok(Sums { invoice_count: row.get(0)?, total_cents: row.get(1)?, paid_cents: row.get(2)? })
+    });
+    Ok(sums.optional()?.unwrap_or_default())
 }
 
 #[cfg(test)]
@@ -157,18 +170,21 @@ mod tests {
                 prop::collection::vec(("[ab]", "(USD|EUR)", cents(), prop::option::of(cents())), 1..8),
                 1..4,
             ),
+            saves in prop::collection::vec(any::<bool>(), 32),
         ) {
             let (with, without) = (database(true), database(false));
             let mut sequence = 0;
             for job in jobs {
-                let mut currencies = CurrencyTotals::default();
-                let mut totals = Totals::prepare(&without, &mut currencies).unwrap();
+                let mut totals = Totals::default();
                 for (customer, currency, amount, payment) in job {
                     sequence += 1;
+                    if saves[sequence as usize % saves.len()] {
+                        totals.save_customers(&without).unwrap();
+                    }
                     let invoice = params![sequence, customer, amount, currency];
                     let created = with.query_row(INSERT, invoice, |row| row.get::<_, i64>(0));
-                    let addition = Addition { invoice_count: 1, total_cents: amount, paid_cents: 0 };
-                    let is_added = totals.add(&customer, &currency, addition).unwrap();
+                    let addition = Sums { invoice_count: 1, total_cents: amount, paid_cents: 0 };
+                    let is_added = totals.add(&without, &customer, &currency, addition).unwrap();
                     prop_assert_eq!(is_added, created.is_ok());
                     if !is_added {
                         continue;
@@ -176,15 +192,14 @@ mod tests {
                     without.query_row(INSERT, invoice, |_| Ok(())).unwrap();
                     let Some(paid_cents) = payment else { continue };
                     let paid = with.query_row(PAY, params![sequence, paid_cents], |_| Ok(()));
-                    let addition = Addition { invoice_count: 0, total_cents: 0, paid_cents };
-                    let is_added = totals.add(&customer, &currency, addition).unwrap();
+                    let addition = Sums { paid_cents, ..Sums::default() };
+                    let is_added = totals.add(&without, &customer, &currency, addition).unwrap();
                     prop_assert_eq!(is_added, paid.is_ok());
                     if is_added {
                         without.query_row(PAY, params![sequence, paid_cents], |_| Ok(())).unwrap();
                     }
                 }
-                drop(totals);
-                currencies.save(&without).unwrap();
+                totals.save(&without).unwrap();
                 prop_assert_eq!(all(&without), all(&with));
             }
         }

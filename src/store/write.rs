@@ -20,13 +20,13 @@ use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::metrics::Metrics;
 use crate::store::scan::WalPressure;
-use crate::store::totals::CurrencyTotals;
+use crate::store::totals::Totals;
 use crate::store::wal::Wal;
 
 /// What a job works with, in the transaction that is open.
 pub struct Job<'a> {
     pub conn: &'a Connection,
-    pub currencies: &'a mut CurrencyTotals,
+    pub totals: &'a mut Totals,
     /// Tells a long job whether its caller has gone away.
     pub is_unwanted: &'a dyn Fn() -> bool,
 }
@@ -64,7 +64,7 @@ impl Writer {
 /// A job with its caller.
 trait Waiting: Send {
     /// Runs the work and keeps its result; whether it succeeded.
-    fn run(&mut self, conn: &Connection, currencies: &mut CurrencyTotals) -> bool;
+    fn run(&mut self, conn: &Connection, totals: &mut Totals) -> bool;
     fn is_unwanted(&self) -> bool;
     /// Answers the caller: with the result, or with `error` where the transaction failed.
     fn finish(self: Box<Self>, error: Option<Error>);
@@ -77,9 +77,9 @@ struct Task<T, F> {
 }
 
 impl<T: Send, F: FnMut(Job<'_>) -> Result<T> + Send> Waiting for Task<T, F> {
-    fn run(&mut self, conn: &Connection, currencies: &mut CurrencyTotals) -> bool {
+    fn run(&mut self, conn: &Connection, totals: &mut Totals) -> bool {
         let Task { work, reply, .. } = self;
-        let job = Job { conn, currencies, is_unwanted: &|| reply.is_canceled() };
+        let job = Job { conn, totals, is_unwanted: &|| reply.is_canceled() };
         let work = AssertUnwindSafe(|| work(job));
         self.result = catch_unwind(work)
             .unwrap_or_else(|_| Err(Error::Internal("a job of the writer panicked".to_owned())));
@@ -193,14 +193,14 @@ impl WriterThread {
     fn attempt(&self, group: &mut [Box<dyn Waiting>], savepoints: bool) -> Result<Attempt> {
         let is_alone = group.len() == 1;
         self.execute("BEGIN IMMEDIATE")?;
-        let mut currencies = CurrencyTotals::default();
+        let mut totals = Totals::default();
         for job in group.iter_mut() {
-            // Few enough to be copied, and only where a job has failed before.
-            let saved = savepoints.then(|| currencies.clone());
             if savepoints {
+                totals.save_customers(&self.conn)?;
                 self.execute("SAVEPOINT job")?;
             }
-            if !job.run(&self.conn, &mut currencies) {
+            let saved = savepoints.then(|| totals.clone());
+            if !job.run(&self.conn, &mut totals) {
                 if self.conn.is_autocommit() {
                     return Err(Error::Unavailable("SQLite gave up the transaction".to_owned()));
                 }
@@ -209,7 +209,7 @@ impl WriterThread {
                     return Ok(if is_alone { Attempt::Done } else { Attempt::JobFailed });
                 }
                 self.execute("ROLLBACK TO job")?;
-                currencies = saved.unwrap_or_default();
+                totals = saved.unwrap_or_default();
             }
             if savepoints {
                 self.execute("RELEASE job")?;
@@ -220,7 +220,7 @@ impl WriterThread {
             self.execute("ROLLBACK")?;
             return Ok(Attempt::CallerLeft);
         }
-        currencies.save(&self.conn)?;
+        totals.save(&self.conn)?;
         self.execute("COMMIT")?;
         Ok(Attempt::Done)
     }
@@ -236,5 +236,59 @@ impl WriterThread {
                 log::error!("a rollback failed: {error}");
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{CurrencyTotal, Filter, NewInvoice, Timestamp};
+    use crate::store::staged::Staged;
+    use crate::store::{bulk, read, Store};
+    use futures::executor::block_on;
+
+    /// They are of one commit, and all invoices are of one customer.
+    #[test]
+    fn the_totals_are_those_of_the_jobs_that_did_not_fail() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = Config { db: dir.path().join("bills.db"), ..Config::default() };
+        let (store, thread) = Store::open(&config, &Arc::default()).unwrap();
+        let upload = |ids: &[&str]| {
+            let mut staged = Staged::default();
+            for invoice_id in ids {
+                staged.push(&NewInvoice {
+                    invoice_id,
+                    customer_id: "c",
+                    total_amount_cents: 5,
+                    currency: "EUR",
+                    issued_at: Timestamp { seconds: 0, nanos: 0 },
+                    memo: "",
+                });
+            }
+            store.writer.submit(move |job| bulk::create(job, "", &mut staged)).unwrap()
+        };
+        let (go, gate) = bounded::<()>(0);
+        let hold = move |_: Job<'_>| {
+            // It ends when the other side is dropped.
+            let _ = gate.recv();
+            Ok(())
+        };
+        let held = store.writer.submit(hold).unwrap();
+        let uploads = [upload(&["1", "2"]), upload(&["3", "3"]), upload(&["4"])];
+        drop(go);
+        block_on(held).unwrap().unwrap();
+        let created = uploads.map(|upload| block_on(upload).unwrap().map(|created| created.count));
+        assert_eq!(created[0], Ok(2));
+        assert!(matches!(created[1], Err(Error::AlreadyExists(_))), "{created:?}");
+        assert_eq!(created[2], Ok(1));
+        for customer_id in ["", "c"] {
+            let filter = Filter { customer_id: customer_id.to_owned(), ..Filter::ALL };
+            let summary = store.reader.read(|| false, |conn| read::summary(conn, &filter)).unwrap();
+            let currency = "EUR".to_owned();
+            let (total_cents, paid_cents) = (15, 0);
+            let total = CurrencyTotal { currency, invoice_count: 3, total_cents, paid_cents };
+            assert_eq!(summary.totals, [total]);
+        }
+        thread.stop();
     }
 }

@@ -348,7 +348,7 @@ pub fn create(
     }
     let mut insert = connection.prepare_cached(INSERT_INVOICE)?;
     let mut totals = BTreeMap::new();
-    let mut kept = Totals::of(connection)?;
+    let kept = Totals::of(connection)?;
     let first = last_sequence(connection)? + 1;
     for invoice in invoices {
         insert_invoice(&mut insert, invoice)?;
@@ -360,7 +360,6 @@ pub fn create(
         *count += 1;
         *cents = cents.checked_add(invoice.total_amount_cents).ok_or_else(overflow)?;
     }
-    kept.save(connection)?;
     let count = invoices.len() as i64;
     let (first_sequence, last_sequence) =
         if count == 0 { (0, 0) } else { (first, first + count - 1) };
@@ -453,18 +452,17 @@ fn result(
     }
 }
 
-/// Applies one event, in the transaction or savepoint that is open. `totals` is to be saved after the
-/// last.
+/// Applies one event, in the transaction or savepoint that is open.
 pub fn apply(
     connection: &Connection,
     event: &ReconcileEvent,
-    totals: &mut Totals,
+    totals: Totals,
 ) -> Result<ReconcileAck> {
     let (invalid, usable_id) = rules::event(event);
     let mut ack = ReconcileAck { event_id: event.event_id.clone(), ..Default::default() };
     // With triggers only the payment itself shows that a sum overflows, so it comes before the event is
     // remembered, and a look before it. Without them the event's own insert tells that it is known.
-    if usable_id && matches!(totals, Totals::Triggers) {
+    if usable_id && totals == Totals::Triggers {
         if let Some(known) = known(connection, &event.event_id)? {
             return Ok(known);
         }
@@ -563,7 +561,7 @@ fn remember(
 fn pay(
     connection: &Connection,
     event: &ReconcileEvent,
-    totals: &mut Totals,
+    totals: Totals,
     ack: &mut ReconcileAck,
 ) -> Result<Option<Due>> {
     let sql = "SELECT sequence, total_amount_cents, paid_cents, status, currency, customer_id \
@@ -606,7 +604,7 @@ fn pay(
             }
             Err(error) => return Err(error.into()),
         },
-        Totals::Job(_) => {
+        Totals::AtCommit => {
             let more = [0, 0, event.amount_cents];
             if !totals.add(connection, &due.customer, &event.currency, more)? {
                 refuse(ack, ReconcileOutcome::Rejected, "the sum would overflow");

@@ -201,9 +201,7 @@ impl ReportService for Idiomatic {
 
 fn apply(connection: &mut Connection, event: &ReconcileEvent) -> store::Result<ReconcileAck> {
     let transaction = store::begin(connection)?;
-    let mut totals = Totals::of(&transaction)?;
-    let ack = store::apply(&transaction, event, &mut totals)?;
-    totals.save(&transaction)?;
+    let ack = store::apply(&transaction, event, Totals::Triggers)?;
     transaction.commit()?;
     Ok(ack)
 }

@@ -236,7 +236,9 @@ fn attempt(
     savepoints: bool,
 ) -> rusqlite::Result<bool> {
     run(connection, "BEGIN IMMEDIATE")?;
+    totals::set_pending(totals::Pending::default());
     for job in group.iter_mut() {
+        let pending = savepoints.then(totals::pending);
         if savepoints {
             run(connection, "SAVEPOINT job")?;
         }
@@ -248,6 +250,7 @@ fn attempt(
             }
             // Fails, and with it all jobs, where SQLite has rolled everything back.
             run(connection, "ROLLBACK TO job")?;
+            totals::set_pending(pending.unwrap_or_default());
         }
         if savepoints {
             run(connection, "RELEASE job")?;
@@ -257,6 +260,7 @@ fn attempt(
         run(connection, "ROLLBACK")?;
         return Ok(false);
     }
+    totals::save(connection)?;
     run(connection, "COMMIT")?;
     Ok(true)
 }

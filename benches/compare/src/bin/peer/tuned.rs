@@ -5,7 +5,7 @@
 //!   client that stalls holds two chunks, and no thread, connection or transaction.
 //! - Point queries run on the runtime's own threads, without a hand over. Long ones have a lane.
 //! - One writer thread commits all that wait at once, each job whole or not at all, and keeps the totals
-//!   with the triggers switched off.
+//!   with the triggers switched off, once a commit.
 //! - An acknowledged batch of events is one job, and its acks leave as one buffer.
 
 use std::error::Error;
@@ -336,14 +336,13 @@ impl ReportService for Tuned {
 
 fn apply(connection: &Connection, events: &[ReconcileEvent]) -> store::Result<Messages> {
     let (mut bytes, mut lengths) = (Vec::new(), Vec::with_capacity(events.len()));
-    let mut totals = Totals::of(connection)?;
+    let totals = Totals::of(connection)?;
     for event in events {
-        let ack = store::apply(connection, event, &mut totals)?;
+        let ack = store::apply(connection, event, totals)?;
         lengths.push(ack.encoded_len() as u32);
         // OK because a Vec has room for everything.
         ack.encode(&mut bytes).expect("a Vec grows");
     }
-    totals.save(connection)?;
     Ok(Messages::new(bytes, lengths))
 }
 
