@@ -1,7 +1,7 @@
 //! The peer with everything we know: what billstream does, done with tonic.
 //!
-//! - Exports are scanned in turns of about [`CHUNK`] bytes by threads of their own, from column
-//!   references to bytes. A turn begins when the client has taken the one before the last, so a
+//! - Exports are scanned in turns of about [`CHUNK`] bytes by threads of their own, and encoded by an SQL
+//!   function. A turn begins when the client has taken the one before the last, so a
 //!   client that stalls holds two chunks, and no thread, connection or transaction.
 //! - Point queries run on the runtime's own threads, without a hand over. Long ones have a lane.
 //! - One writer thread commits all that wait at once, each job whole or not at all, and keeps the totals
