@@ -12,7 +12,8 @@ use rusqlite::{params, Connection, OptionalExtension};
 use crate::error::Result;
 use crate::store::sql;
 
-/// Customers whose totals wait to be saved, at the most: some 8 MiB. An upload may have any number.
+/// Customers whose totals wait to be saved, at the most: some 14 MiB with the longest ids. An upload may have
+/// any number.
 const MAX_CUSTOMERS: usize = 65_536;
 
 /// Totals, or what one invoice or payment adds to them.
