@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use billstream::bridge;
 use billstream::metrics::Metrics;
 use billstream::model::{Event, Filter, NewInvoice, Payment, Timestamp};
+use billstream::stop::Stop;
 use billstream::store::encode::Chunk;
 use billstream::store::read::push_invoices;
 use billstream::store::scan::{Block, Offer, Scan};
@@ -96,14 +97,15 @@ fn scan(c: &mut Criterion) {
     let conn = database.connection(|_| Ok(0));
     group.bench_function("step", |b| b.iter(|| step(&conn).expect("a scan")));
     group.bench_function("step_and_encode", |b| {
-        b.iter(|| database.store.reader.read(|| false, step).expect("a scan"))
+        b.iter(|| database.store.reader.read(&Stop::default(), step).expect("a scan"))
     });
     group.bench_function("in_chunks", |b| {
         b.iter(|| {
             let (metrics, pressure) = (Arc::clone(&database.metrics), Default::default());
             let (config, bytes) = (&database.config, database.config.export_chunk_bytes);
             let mut scan = Scan::new(Filter::ALL, 0, 0, bytes, config, metrics, pressure);
-            scan.run(&database.store.reader, || false, no_block, |_| Offer::Taken).expect("a scan")
+            scan.run(&database.store.reader, &Stop::default(), no_block, |_| Offer::Taken)
+                .expect("a scan")
         })
     });
     group.finish();

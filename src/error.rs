@@ -34,7 +34,7 @@ pub enum Error {
     Exhausted { message: String, retry_after: Option<Duration> },
     /// A limit on time passed; the message says which.
     DeadlineExceeded(String),
-    /// The caller went away.
+    /// The client cancelled the call or went away.
     Cancelled,
     /// The database is busy or out of disk, or the server is stopping. Nothing is lost.
     Unavailable(String),

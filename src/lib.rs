@@ -15,7 +15,7 @@
 //! | 4 | [`server`]: start, address, stop; and [`client`] |
 //! | 3 | [`service`]: the rpcs; the one table of statuses |
 //! | 2 | [`store`]: SQLite · [`bridge`]: channels between threads and futures · [`workers`]: threads |
-//! | 1 | [`config`] · [`model`] · [`error`] · [`metrics`] · [`proto`] |
+//! | 1 | [`config`] · [`model`] · [`error`] · [`metrics`] · [`proto`] · [`stop`] |
 //!
 //! # The rules
 //!
@@ -39,6 +39,7 @@ pub mod error;
 pub mod metrics;
 pub mod model;
 pub mod proto;
+pub mod stop;
 
 pub mod bridge;
 pub mod store;

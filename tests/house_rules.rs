@@ -15,6 +15,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("metrics", 1),
     ("model", 1),
     ("proto", 1),
+    ("stop", 1),
     ("bridge", 2),
     ("store", 2),
     ("workers", 2),

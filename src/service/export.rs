@@ -17,7 +17,7 @@ use futures::{ready, Sink, SinkExt, Stream};
 use futures_timer::Delay;
 use grpcio::{GrpcSlice, RpcContext, ServerStreamingSink, WriteFlags};
 
-use crate::bridge::{self, Closed, Receiver, SendTimeoutError, Sender, TrySendError};
+use crate::bridge::{self, Receiver, SendTimeoutError, Sender, TrySendError};
 use crate::error::{Error, Result};
 use crate::proto::report::ExportRequest;
 use crate::service::codec::{Encoded, Request};
@@ -25,6 +25,7 @@ use crate::service::limits::Permit;
 use crate::service::status::status;
 use crate::service::watch::Watch;
 use crate::service::{grace, validate, Shared};
+use crate::stop::{Reason, Stop};
 use crate::store::encode::Chunk;
 use crate::store::scan::{Block, Offer, Scan, Turn};
 
@@ -127,11 +128,11 @@ impl ScanTask {
     fn run(self: Arc<Self>) {
         let Some((mut scan, sender)) = self.take() else { return };
         let (start, closed) = (Instant::now(), sender.closed());
-        let for_block = closed.clone();
+        let stop = Stop::default().when(move || closed.get(), Reason::ClientGone);
         let turn = scan.run(
             &self.shared.store.reader,
-            move || closed.get(),
-            |block| self.ahead(block, for_block.clone()),
+            &stop,
+            |block| self.ahead(block, stop.clone()),
             |chunk| self.offer(&sender, chunk, start),
         );
         let verdict = match turn {
@@ -143,9 +144,9 @@ impl ScanTask {
     }
 
     /// Has an idle thread scan the block, if there is one. Returns how to wait for it.
-    fn ahead(&self, block: Block, closed: Closed) -> Option<impl FnOnce() -> Result<Vec<Chunk>>> {
+    fn ahead(&self, block: Block, stop: Stop) -> Option<impl FnOnce() -> Result<Vec<Chunk>>> {
         let reader = self.shared.store.reader.clone();
-        let scan = move || block.scan(&reader, move || closed.get());
+        let scan = move || block.scan(&reader, &stop);
         let fork = self.shared.exports.fork(scan)?;
         Some(move || fork.finish()?)
     }

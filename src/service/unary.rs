@@ -14,6 +14,7 @@ use crate::proto::report::{
 };
 use crate::service::codec::{Encoded, Request};
 use crate::service::{status, token, validate, Shared};
+use crate::stop::{Reason, Stop};
 use crate::store::read;
 
 pub fn get_summary(
@@ -217,29 +218,22 @@ impl TimeLimit {
         }
     }
 
-    fn is_over(&self) -> bool {
-        self.deadline.exceeded() || Instant::now() >= self.until
-    }
-
     /// Reads within the limits: what is interrupted is DEADLINE_EXCEEDED.
     fn read<T>(
         self,
         shared: &Shared,
         read: impl FnOnce(&read::Connection) -> Result<T>,
     ) -> Result<T> {
-        if self.is_over() {
-            return Err(self.exceeded());
-        }
-        let result = shared.store.reader.read(move || self.is_over(), read);
-        result.map_err(|error| if error == Error::Cancelled { self.exceeded() } else { error })
+        let stop = self.stop();
+        stop.check()?;
+        shared.store.reader.read(&stop, read)
     }
 
-    fn exceeded(self) -> Error {
-        Error::DeadlineExceeded(if self.deadline.exceeded() {
-            "the client's deadline passed".to_owned()
-        } else {
-            format!("unary_timeout_ms: the query took more than {} ms", self.max_ms)
-        })
+    fn stop(self) -> Stop {
+        let limit = format!("unary_timeout_ms: the query took more than {} ms", self.max_ms);
+        Stop::default()
+            .when(move || Instant::now() >= self.until, Reason::Limit(limit))
+            .when(move || self.deadline.exceeded(), Reason::Deadline)
     }
 }
 

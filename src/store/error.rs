@@ -20,7 +20,6 @@ impl From<rusqlite::Error> for Error {
                 Error::Unavailable("the database cannot be written".to_owned())
             }
             ErrorCode::ReadOnly => Error::Unavailable("the database is read-only".to_owned()),
-            ErrorCode::OperationInterrupted => Error::Cancelled,
             _ => Error::Internal(format!("SQLite: {error}")),
         }
     }

@@ -11,6 +11,7 @@ use rusqlite::{named_params, OpenFlags, Row};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::model::{CurrencyTotal, Filter, Summary};
+use crate::stop::Stop;
 use crate::store::encode::{add_push_invoice, push_rows, Chunk};
 use crate::store::open::set_pragmas;
 use crate::store::sql;
@@ -73,22 +74,19 @@ impl Reader {
         self.pool.read().unwrap_or_else(|e| e.into_inner()).clone()
     }
 
-    /// Runs `read` with a connection. Its statements fail with [`Error::Cancelled`] soon after
-    /// `unwanted` turns true.
-    pub fn read<T>(
-        &self,
-        unwanted: impl FnMut() -> bool + Send + 'static,
-        read: impl FnOnce(&Connection) -> Result<T>,
-    ) -> Result<T> {
+    /// Runs `read` with a connection. Its statements fail soon after `stop`, and the error is its reason.
+    pub fn read<T>(&self, stop: &Stop, read: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
         let pool = self
             .pool()
             .ok_or_else(|| Error::Unavailable("the server is shutting down".to_owned()))?;
         let conn = pool
             .get()
             .map_err(|e| Error::Unavailable(format!("no database connection is free: {e}")))?;
-        conn.progress_handler(PROGRESS_INSTRUCTIONS, Some(unwanted))?;
+        let watched = stop.clone();
+        conn.progress_handler(PROGRESS_INSTRUCTIONS, Some(move || watched.is_stopped()))?;
         let _unwatched = Unwatched(&conn);
-        read(&conn)
+        // What SQLite calls it when it is interrupted is of no interest, only why it was.
+        read(&conn).map_err(|error| stop.reason().map_or(error, Error::from))
     }
 
     /// [`Reader::read`] for a thread that must not wait: `None` when no connection is free, or another
@@ -259,6 +257,7 @@ pub fn page(conn: &Connection, filter: &Filter, after: i64, size: usize) -> Resu
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::stop::Reason;
     use crate::store::Store;
 
     /// SQLite counts a statement's instructions over all its runs, so that any of them may be the one
@@ -268,9 +267,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let config = Config { db: dir.path().join("bills.db"), ..Config::default() };
         let (store, thread) = Store::open(&config, &Arc::default()).unwrap();
+        let (wanted, unwanted) = (Stop::default(), Stop::default());
+        unwanted.stop(Reason::ClientGone);
         let read = |is_unwanted: bool| {
             let read = |conn: &Connection| in_transaction(conn, last_sequence);
-            store.reader.read(move || is_unwanted, read)
+            store.reader.read(if is_unwanted { &unwanted } else { &wanted }, read)
         };
         let mut interrupted = 0;
         for i in 0..3000 {

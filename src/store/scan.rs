@@ -10,6 +10,7 @@ use crate::config::{Config, BLOCK_CHUNKS};
 use crate::error::Result;
 use crate::metrics::Metrics;
 use crate::model::Filter;
+use crate::stop::Stop;
 use crate::store::encode::Chunk;
 use crate::store::read::{in_transaction, last_sequence, push_invoices, Reader};
 
@@ -105,7 +106,7 @@ impl Scan {
     pub fn run<A: FnOnce() -> Result<Vec<Chunk>>>(
         &mut self,
         reader: &Reader,
-        unwanted: impl Fn() -> bool + Clone + Send + 'static,
+        stop: &Stop,
         ahead: impl Fn(Block) -> Option<A>,
         mut offer: impl FnMut(Chunk) -> Offer,
     ) -> Result<Turn> {
@@ -118,13 +119,13 @@ impl Scan {
             let pass = |conn: &Connection| {
                 in_transaction(conn, |conn| self.pass(conn, middle, &mut offer))
             };
-            let stop = match (reader.read(unwanted.clone(), pass)?, scanned) {
+            let end = match (reader.read(stop, pass)?, scanned) {
                 (None, Some(scanned)) => self.offer_block(scanned()?, end, &mut offer),
-                (stop, _) => stop,
+                (end, _) => end,
             };
-            match stop {
-                Some(Stop::Pause) => return Ok(Turn::Paused),
-                Some(Stop::NewTransaction) => {}
+            match end {
+                Some(PassEnd::Pause) => return Ok(Turn::Paused),
+                Some(PassEnd::NewTransaction) => {}
                 None if self.until.is_some_and(|until| self.after < until) => {}
                 None => return Ok(Turn::Done),
             }
@@ -154,13 +155,13 @@ impl Scan {
         chunks: Vec<Chunk>,
         end: i64,
         offer: &mut impl FnMut(Chunk) -> Offer,
-    ) -> Option<Stop> {
+    ) -> Option<PassEnd> {
         let is_whole = chunks.len() < BLOCK_CHUNKS;
         let is_quick = self.quick_chunks >= BLOCK_CHUNKS / 2;
         for chunk in chunks {
             match self.offer(chunk, offer) {
                 // Its chunks are there already, and none of them waits for a transaction.
-                None | Some(Stop::NewTransaction) => {}
+                None | Some(PassEnd::NewTransaction) => {}
                 stop => return stop,
             }
         }
@@ -178,7 +179,7 @@ impl Scan {
         conn: &Connection,
         end: Option<i64>,
         offer: &mut impl FnMut(Chunk) -> Offer,
-    ) -> Result<Option<Stop>> {
+    ) -> Result<Option<PassEnd>> {
         let until = match self.until {
             Some(until) => until,
             None => *self.until.insert(last_sequence(conn)?),
@@ -190,13 +191,13 @@ impl Scan {
         let rest = chunks(conn, &filter, range, self.chunk_bytes, |chunk| {
             stopped = self.offer(chunk, offer);
             if is_alone && stopped.is_none() && self.block_ahead().is_some() {
-                stopped = Some(Stop::NewTransaction);
+                stopped = Some(PassEnd::NewTransaction);
             }
             Ok(stopped.is_none().then_some(self.chunk_bytes))
         })?;
         if stopped.is_none() && !rest.is_empty() {
             // Without a place for more rows of this transaction, a new one is as good.
-            stopped = self.offer(rest, offer).filter(|stop| *stop == Stop::Pause);
+            stopped = self.offer(rest, offer).filter(|stop| *stop == PassEnd::Pause);
         }
         if stopped.is_none() {
             // Where `max_rows` ended the scan, there is nothing up to the end of the set either.
@@ -205,14 +206,14 @@ impl Scan {
         Ok(stopped)
     }
 
-    fn offer(&mut self, chunk: Chunk, offer: &mut impl FnMut(Chunk) -> Offer) -> Option<Stop> {
+    fn offer(&mut self, chunk: Chunk, offer: &mut impl FnMut(Chunk) -> Offer) -> Option<PassEnd> {
         let (rows, last) = (chunk.len() as i64, chunk.last_sequence());
         let is_full = chunk.batch().len() >= self.max_chunk_bytes;
         self.metrics.rows_scanned.add(rows as u64);
         let answer = offer(chunk);
         if answer == Offer::Refused {
             self.chunk_bytes = self.chunk_bytes.min(self.max_chunk_bytes);
-            return Some(Stop::Pause);
+            return Some(PassEnd::Pause);
         }
         self.after = last;
         self.remaining -= if self.remaining > 0 { rows } else { 0 };
@@ -227,16 +228,17 @@ impl Scan {
         };
         self.chunk_bytes = (self.chunk_bytes * 2).min(most);
         match answer {
-            Offer::TakenLast => Some(Stop::Pause),
+            Offer::TakenLast => Some(PassEnd::Pause),
             // `LIMIT 0` would be a new transaction for nothing.
-            _ if self.wal_pressure.get() && self.remaining != 0 => Some(Stop::NewTransaction),
+            _ if self.wal_pressure.get() && self.remaining != 0 => Some(PassEnd::NewTransaction),
             _ => None,
         }
     }
 }
 
+/// Why a pass ended before its rows did.
 #[derive(PartialEq)]
-enum Stop {
+enum PassEnd {
     Pause,
     NewTransaction,
 }
@@ -250,12 +252,8 @@ pub struct Block {
 
 impl Block {
     /// Its rows in at most [`BLOCK_CHUNKS`] chunks; if there are as many, there may be more rows.
-    pub fn scan(
-        &self,
-        reader: &Reader,
-        unwanted: impl Fn() -> bool + Send + 'static,
-    ) -> Result<Vec<Chunk>> {
-        reader.read(unwanted, |conn| {
+    pub fn scan(&self, reader: &Reader, stop: &Stop) -> Result<Vec<Chunk>> {
+        reader.read(stop, |conn| {
             let mut full = Vec::with_capacity(BLOCK_CHUNKS);
             let range = (self.after, self.until, -1);
             let rest = chunks(conn, &Filter::ALL, range, self.chunk_bytes, |chunk| {
@@ -354,10 +352,10 @@ mod tests {
             let ahead = |block: Block| {
                 blocks.set(blocks.get() + 1);
                 let reader = store.reader.clone();
-                free[blocks.get() % free.len()].then_some(move || block.scan(&reader, || false))
+                free[blocks.get() % free.len()].then_some(move || block.scan(&reader, &Stop::default()))
             };
             loop {
-                let turn = scan.run(&store.reader, || false, ahead, |chunk| {
+                let turn = scan.run(&store.reader, &Stop::default(), ahead, |chunk| {
                     offers += 1;
                     let answer = answers[offers % answers.len()];
                     if answer == 0 && offers % 2 == 0 {
@@ -393,9 +391,9 @@ mod tests {
             let ahead = |block: Block| {
                 blocks.set(blocks.get() + 1);
                 let reader = store.reader.clone();
-                Some(move || block.scan(&reader, || false))
+                Some(move || block.scan(&reader, &Stop::default()))
             };
-            scan.run(&store.reader, || false, ahead, offer).unwrap();
+            scan.run(&store.reader, &Stop::default(), ahead, offer).unwrap();
             blocks.take()
         };
         assert!(run(|_| Offer::Taken) > 10);
@@ -416,7 +414,9 @@ mod tests {
                 sizes.push(chunk.batch().len());
                 offer(sizes.len())
             };
-            while scan.run(&store.reader, || false, no_block, &mut take).unwrap() != Turn::Done {}
+            while scan.run(&store.reader, &Stop::default(), no_block, &mut take).unwrap()
+                != Turn::Done
+            {}
             sizes
         };
         // A row of them has at most 100 bytes.

@@ -243,6 +243,7 @@ impl WriterThread {
 mod tests {
     use super::*;
     use crate::model::{CurrencyTotal, Filter, NewInvoice, Timestamp};
+    use crate::stop::Stop;
     use crate::store::staged::Staged;
     use crate::store::{bulk, read, Store};
     use futures::executor::block_on;
@@ -283,7 +284,8 @@ mod tests {
         assert_eq!(created[2], Ok(1));
         for customer_id in ["", "c"] {
             let filter = Filter { customer_id: customer_id.to_owned(), ..Filter::ALL };
-            let summary = store.reader.read(|| false, |conn| read::summary(conn, &filter)).unwrap();
+            let summary =
+                store.reader.read(&Stop::default(), |conn| read::summary(conn, &filter)).unwrap();
             let currency = "EUR".to_owned();
             let (total_cents, paid_cents) = (15, 0);
             let total = CurrencyTotal { currency, invoice_count: 3, total_cents, paid_cents };
