@@ -1,10 +1,11 @@
 //! Every setting and limit of the server, with its unit in its name.
 
+use std::fmt;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, Violation};
 
 /// What a reader may know of a setting without reading this file.
 pub struct Setting {
@@ -12,11 +13,32 @@ pub struct Setting {
     pub name: &'static str,
     /// The field's documentation.
     pub doc: &'static str,
+    /// The values that work; the others are refused.
+    pub range: Range,
 }
 
-/// Defines [`Config`], its defaults and its list of settings from one table.
+/// The values that a setting takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Range {
+    /// Whole numbers, from the first to the second.
+    Numbers(u64, u64),
+    /// Text of this kind. Whether it is, its type says, or the start of the server.
+    Text(&'static str),
+}
+
+impl fmt::Display for Range {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Range::Numbers(min, max) => write!(f, "{min} to {max}"),
+            Range::Text(kind) => f.write_str(kind),
+        }
+    }
+}
+
+/// Defines [`Config`], its defaults, its list of settings and their ranges from one table.
 macro_rules! settings {
-    ($($(#[doc = $doc:literal])+ $name:ident: $type:ty = $default:expr;)+) => {
+    ($($(#[doc = $doc:literal])+ $name:ident: $type:ty = $default:expr
+        $(, in $min:literal..=$max:literal)? $(, is $kind:literal)?;)+) => {
         /// The configuration of a server. Each limit says what happens when it is reached.
         #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
         #[serde(default, deny_unknown_fields)]
@@ -31,144 +53,138 @@ macro_rules! settings {
         }
 
         /// The settings of [`Config`], in its order.
-        pub const SETTINGS: &[Setting] =
-            &[$(Setting { name: stringify!($name), doc: concat!($($doc, "\n"),+) }),+];
+        pub const SETTINGS: &[Setting] = &[$(Setting {
+            name: stringify!($name),
+            doc: concat!($($doc, "\n"),+),
+            range: $(Range::Numbers($min, $max))? $(Range::Text($kind))?,
+        }),+];
+
+        /// Each setting that is a number, with its value and its range.
+        fn numbers(config: &Config) -> Vec<(&'static str, u64, u64, u64)> {
+            vec![$($((stringify!($name), config.$name as u64, $min, $max),)?)+]
+        }
     };
 }
 
 settings! {
     /// The database file; created when it does not exist.
-    db: PathBuf = PathBuf::from("billstream.db");
+    db: PathBuf = PathBuf::from("billstream.db"), is "a path";
     /// HOST:PORT to listen on; port 0 takes a free one.
-    listen: String = "127.0.0.1:50051".to_owned();
+    listen: String = "127.0.0.1:50051".to_owned(), is "HOST:PORT";
     /// Threads that move bytes for gRPC: by default half as many as there are cores, the rest being for the
     /// database and for clients on the same machine. None of them waits for a lock or a queue; each has a
     /// database connection for the small reads of `inline_rows`. All calls of a connection are served by one.
-    cq_threads: usize = half_the_cores();
+    cq_threads: usize = half_the_cores(), in 1..=128;
     /// The largest request message in bytes; a larger one is RESOURCE_EXHAUSTED.
-    max_message_bytes: usize = 4 << 20;
+    max_message_bytes: usize = 4 << 20, in 4_096..=1_073_741_824;
     /// Streams one connection may have open; a further one is RESOURCE_EXHAUSTED, with RetryInfo.
-    max_streams_per_connection: usize = 2048;
+    max_streams_per_connection: usize = 2048, in 1..=100_000;
 
     /// Threads for GetSummary and ListInvoices, each with a database connection.
-    unary_workers: usize = 2;
+    unary_workers: usize = 2, in 1..=128;
     /// Unary calls that may wait for a thread; a further one is RESOURCE_EXHAUSTED, with RetryInfo.
-    max_queued_unary: usize = 256;
+    max_queued_unary: usize = 256, in 1..=100_000;
     /// The largest page in invoices that is read on a thread of `cq_threads` while no other unary call is
     /// under way, which takes less time than handing it to another thread, or while long queries or a full
     /// queue would keep it waiting; as totals without dates always are. 0: only the totals.
-    inline_rows: usize = 100;
+    inline_rows: usize = 100, in 0..=10_000;
     /// The longest a unary query may run, in milliseconds; then it is DEADLINE_EXCEEDED.
-    unary_timeout_ms: u64 = 30_000;
+    unary_timeout_ms: u64 = 30_000, in 0..=86_400_000;
     /// The most invoices on a page of ListInvoices; a larger page_size gives this many.
-    max_page_size: usize = 1000;
+    max_page_size: usize = 1000, in 1..=100_000;
 
     /// Threads that scan for exports, each with a database connection. More exports than threads
     /// take turns; an idle one helps the scan of an export whose client is quick.
-    export_workers: usize = 2;
+    export_workers: usize = 2, in 1..=128;
     /// Exports that may be open; a further one is RESOURCE_EXHAUSTED, with RetryInfo.
-    max_exports: usize = 4096;
+    max_exports: usize = 4096, in 1..=100_000;
     /// The first chunk of an export in bytes of rows; each further one may be twice the one before.
-    export_first_chunk_bytes: usize = 1 << 10;
+    export_first_chunk_bytes: usize = 1 << 10, in 1..=1_048_576;
     /// The largest chunk of an export in bytes of rows, and so about the largest InvoiceBatch; that of a
     /// quick client may be twice as large. It is two and a half HTTP/2 frames, so that none of them is small,
     /// and below the 64 KiB at which gRPC writes by itself.
-    export_chunk_bytes: usize = 40 << 10;
+    export_chunk_bytes: usize = 40 << 10, in 256..=1_048_576;
     /// Chunks that may wait for the client; when they do, the scan waits, and then parks.
-    export_queue_chunks: usize = 1;
+    export_queue_chunks: usize = 1, in 1..=1_024;
     /// The longest a scan waits for its client with its thread and connection, in milliseconds;
     /// then it parks. It parks at once when another export waits for the thread.
-    park_after_ms: u64 = 20;
+    park_after_ms: u64 = 20, in 0..=60_000;
     /// The longest a scan keeps its thread while another export waits for one, in milliseconds.
-    export_turn_ms: u64 = 50;
+    export_turn_ms: u64 = 50, in 0..=60_000;
     /// The longest a client may take nothing, or of an export fewer than 16 messages, in milliseconds; then
     /// its stream is DEADLINE_EXCEEDED.
-    stall_timeout_ms: u64 = 300_000;
+    stall_timeout_ms: u64 = 300_000, in 1..=86_400_000;
     /// The longest a client may send nothing, in milliseconds; then its stream is DEADLINE_EXCEEDED.
-    idle_timeout_ms: u64 = 300_000;
+    idle_timeout_ms: u64 = 300_000, in 1..=86_400_000;
     /// The longest life of any stream in milliseconds; then it is DEADLINE_EXCEEDED.
-    max_stream_age_ms: u64 = 86_400_000;
+    max_stream_age_ms: u64 = 86_400_000, in 1..=31_536_000_000;
 
     /// Uploads that may be open; a further one is RESOURCE_EXHAUSTED, with RetryInfo.
-    max_uploads: usize = 256;
+    max_uploads: usize = 256, in 1..=100_000;
     /// The most invoices in an upload; past it RESOURCE_EXHAUSTED, and nothing is created.
-    max_upload_rows: usize = 1_000_000;
+    max_upload_rows: usize = 1_000_000, in 1..=1_000_000_000;
     /// The most bytes of request messages in an upload; past it RESOURCE_EXHAUSTED.
-    max_upload_bytes: usize = 256 << 20;
+    max_upload_bytes: usize = 256 << 20, in 1..=1_099_511_627_776;
     /// Bytes of an upload that are kept in memory; the rest waits in a temporary file.
-    upload_memory_bytes: usize = 256 << 10;
+    upload_memory_bytes: usize = 256 << 10, in 0..=1_073_741_824;
     /// Where the temporary files of uploads are; empty: the directory of the database.
-    spool_dir: PathBuf = PathBuf::new();
+    spool_dir: PathBuf = PathBuf::new(), is "a directory, or nothing";
 
     /// Reconcile streams that may be open; a further one is RESOURCE_EXHAUSTED, with RetryInfo.
-    max_reconciles: usize = 1024;
+    max_reconciles: usize = 1024, in 1..=100_000;
     /// Events of a stream that may wait to be applied; then the stream is not read.
-    reconcile_queue_events: usize = 512;
+    reconcile_queue_events: usize = 512, in 1..=65_536;
     /// The most events of a stream in one batch.
-    reconcile_batch_events: usize = 256;
+    reconcile_batch_events: usize = 256, in 1..=65_536;
 
     /// The most jobs in one commit; further ones go into the next.
-    group_commit_jobs: usize = 256;
+    group_commit_jobs: usize = 256, in 1..=100_000;
     /// When a commit returns: `full` (after an fsync; nothing acknowledged is lost when the power
     /// fails) or `normal` (nothing acknowledged is lost when the process is killed).
-    synchronous: Synchronous = Synchronous::Full;
+    synchronous: Synchronous = Synchronous::Full, is "full or normal";
     /// The longest to wait for another process that has the database locked, in milliseconds; then
     /// UNAVAILABLE.
-    busy_timeout_ms: u64 = 5_000;
+    busy_timeout_ms: u64 = 5_000, in 0..=86_400_000;
     /// Page cache of each connection that reads in bytes.
-    cache_bytes: usize = 8 << 20;
+    cache_bytes: usize = 8 << 20, in 65_536..=68_719_476_736;
     /// Page cache of the one connection that writes in bytes. A transaction that changes more is written to
     /// the log in parts, some of them more than once.
-    writer_cache_bytes: usize = 32 << 20;
+    writer_cache_bytes: usize = 32 << 20, in 65_536..=68_719_476_736;
     /// The size of the write-ahead log in bytes from which a commit copies it into the database.
-    checkpoint_bytes: u64 = 32 << 20;
+    checkpoint_bytes: u64 = 32 << 20, in 65_536..=68_719_476_736;
     /// The size of the write-ahead log in bytes at which scans are asked to begin again from their
     /// cursor, so that it can be emptied.
-    wal_limit_bytes: u64 = 64 << 20;
+    wal_limit_bytes: u64 = 64 << 20, in 65_536..=68_719_476_736;
 
     /// The delay in milliseconds that RetryInfo asks for.
-    retry_delay_ms: u64 = 200;
+    retry_delay_ms: u64 = 200, in 0..=3_600_000;
     /// The longest that open calls may go on after a stop was asked for, in milliseconds; then they
     /// are cancelled.
-    drain_timeout_ms: u64 = 10_000;
+    drain_timeout_ms: u64 = 10_000, in 0..=3_600_000;
 }
 
 impl Config {
-    /// Refuses a configuration that cannot work, naming each setting and what was expected.
+    /// Refuses a configuration that cannot work, naming each setting, its value and its range.
     pub fn validate(&self) -> Result<()> {
-        let counts = [
-            ("cq_threads", self.cq_threads),
-            ("max_streams_per_connection", self.max_streams_per_connection),
-            ("unary_workers", self.unary_workers),
-            ("max_queued_unary", self.max_queued_unary),
-            ("max_page_size", self.max_page_size),
-            ("export_workers", self.export_workers),
-            ("max_exports", self.max_exports),
-            ("export_first_chunk_bytes", self.export_first_chunk_bytes),
-            ("export_chunk_bytes", self.export_chunk_bytes),
-            ("export_queue_chunks", self.export_queue_chunks),
-            ("max_uploads", self.max_uploads),
-            ("max_upload_rows", self.max_upload_rows),
-            ("max_upload_bytes", self.max_upload_bytes),
-            ("max_reconciles", self.max_reconciles),
-            ("reconcile_queue_events", self.reconcile_queue_events),
-            ("reconcile_batch_events", self.reconcile_batch_events),
-            ("group_commit_jobs", self.group_commit_jobs),
-        ];
-        let zero = counts.iter().find(|(_, count)| *count == 0);
-        if let Some((name, _)) = zero {
-            return Err(Error::invalid(*name, "0 is not allowed: at least 1 is needed"));
+        let out_of_range = numbers(self).into_iter().filter_map(|(name, value, min, max)| {
+            let range = Range::Numbers(min, max);
+            let is_in = (min..=max).contains(&value);
+            (!is_in).then(|| Violation::new(name, format!("{value} is not in {range}")))
+        });
+        let violations: Vec<_> = out_of_range.chain(self.unusable_spool_dir()).collect();
+        match violations.len() {
+            0 => Ok(()),
+            _ => Err(Error::Invalid(violations)),
         }
-        // gRPC takes 32-bit lengths, and a batch is one message.
-        for (name, bytes) in [
-            ("max_message_bytes", self.max_message_bytes),
-            ("export_chunk_bytes", self.export_chunk_bytes),
-        ] {
-            if !(1..=1 << 30).contains(&bytes) {
-                return Err(Error::invalid(name, format!("{bytes} is not in 1 to 1073741824")));
-            }
-        }
-        Ok(())
+    }
+
+    /// Where it is the directory of the database, opening that says whether it can be used.
+    fn unusable_spool_dir(&self) -> Option<Violation> {
+        let dir = &self.spool_dir;
+        let is_given = !dir.as_os_str().is_empty();
+        let error = is_given.then(|| tempfile::tempfile_in(dir).err())??;
+        let why = format!("no file can be made in {}: {error}", dir.display());
+        Some(Violation::new("spool_dir", why))
     }
 
     /// The largest InvoiceBatch of a client that is quick, in bytes of rows. Its size costs nothing where

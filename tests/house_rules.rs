@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use billstream::config::{Config, SETTINGS};
+use billstream::config::{Config, Range, SETTINGS};
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
@@ -148,6 +148,20 @@ fn every_setting_is_documented_with_its_unit() {
         }
         if name.ends_with("_bytes") {
             assert!(doc.to_lowercase().contains("bytes"), "{name}: {doc}");
+        }
+    }
+}
+
+#[test]
+fn every_setting_has_a_range_and_its_default_is_in_it() {
+    let defaults = toml::Table::try_from(Config::default()).unwrap();
+    for setting in SETTINGS {
+        match (setting.range, defaults[setting.name].as_integer()) {
+            (Range::Numbers(min, max), Some(default)) => {
+                assert!((min..=max).contains(&(default as u64)), "{}: {default}", setting.name);
+            }
+            (Range::Text(kind), None) => assert!(!kind.is_empty(), "{}", setting.name),
+            (range, _) => panic!("{}: {range} is no range of its type", setting.name),
         }
     }
 }

@@ -73,7 +73,11 @@ impl Args for Settings {
                 .hide_env_values(true)
                 .value_name(if default.is_integer() { "N" } else { "VALUE" })
                 .allow_negative_numbers(true)
-                .help(format!("{} [default: {default}]", doc.join(" ").trim_end_matches('.')))
+                .help(format!(
+                    "{} [default: {default}; {}]",
+                    doc.join(" ").trim_end_matches('.'),
+                    setting.range
+                ))
         });
         command.next_help_heading("Settings").arg(file).args(settings)
     }
@@ -173,11 +177,12 @@ fn check(name: &str, value: &Value, default: &Value, place: &str) -> Result<()> 
     let Err(error) = Config::deserialize(alone) else {
         return Ok(());
     };
-    let expected = match default {
-        Value::Integer(_) => "expected a whole number, 0 or more",
-        Value::Boolean(_) => "expected true or false",
+    let range = SETTINGS.iter().find(|setting| setting.name == name).map(|setting| setting.range);
+    let expected = match (default, range) {
+        (Value::Integer(_), Some(range)) => format!("expected a whole number, {range}"),
+        (Value::Boolean(_), _) => "expected true or false".to_owned(),
         // The names of an enum are in the message.
-        _ => error.message(),
+        _ => error.message().to_owned(),
     };
     Err(Failure::Usage(format!("{place}: {expected}")))
 }
@@ -268,7 +273,7 @@ mod tests {
 
     #[test]
     fn a_wrong_value_is_named_with_its_place() {
-        let number = "expected a whole number, 0 or more";
+        let number = "expected a whole number, 1 to 100000";
         assert_eq!(
             refused(&[("max_exports", "many")], None),
             format!("--max-exports \"many\": {number}")
@@ -276,6 +281,17 @@ mod tests {
         assert_eq!(
             refused(&[("max_exports", "-1")], None),
             format!("--max-exports \"-1\": {number}")
+        );
+        assert_eq!(
+            refused(&[("max_exports", "0")], Some("busy_timeout_ms = 3_000_000_000"))
+                .lines()
+                .count(),
+            2
+        );
+        let huge = "9223372036854775807";
+        assert_eq!(
+            refused(&[("max_uploads", huge)], None),
+            format!("--max-uploads: {huge} is not in 1 to 100000")
         );
         let synchronous = refused(&[("synchronous", "off")], None);
         assert!(synchronous.starts_with("--synchronous \"off\": unknown variant"), "{synchronous}");

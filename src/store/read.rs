@@ -28,6 +28,9 @@ pub struct Reader {
     busy_timeout: Duration,
 }
 
+/// How long all connections may take to open, beside `busy_timeout_ms`, which may be nothing.
+const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
+
 type Pool = r2d2::Pool<SqliteConnectionManager>;
 
 impl Reader {
@@ -43,16 +46,16 @@ impl Reader {
                 // Sorting needs no disk, so a full one does not stop reads.
                 conn.pragma_update(None, "temp_store", "memory")
             });
+        let busy_timeout = Duration::from_millis(config.busy_timeout_ms);
         let pool = r2d2::Pool::builder()
             .max_size((config.cq_threads + config.unary_workers + config.export_workers) as u32)
-            .connection_timeout(Duration::from_millis(config.busy_timeout_ms))
+            .connection_timeout(OPEN_TIMEOUT + busy_timeout)
             .idle_timeout(None)
             .max_lifetime(None)
             .test_on_check_out(false)
             .error_handler(Box::new(r2d2::LoggingErrorHandler))
             .build(manager)
             .map_err(|e| Error::Unusable(format!("cannot read {}: {e}", path.display())))?;
-        let busy_timeout = Duration::from_millis(config.busy_timeout_ms);
         Ok(Reader { pool: Arc::new(RwLock::new(Some(pool))), busy_timeout })
     }
 

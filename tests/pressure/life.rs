@@ -89,7 +89,7 @@ fn step() -> impl Strategy<Value = Step> {
 
 /// Small chunks and short turns, so that much happens; all exports share one worker.
 fn config() -> impl Strategy<Value = Config> {
-    (1..2000usize, 200..8000usize, 1..4usize, 0..4u64, 0..4u64).prop_map(
+    (1..2000usize, 256..8000usize, 1..4usize, 0..4u64, 0..4u64).prop_map(
         |(first, chunk, queue, park, turn)| Config {
             export_workers: 1,
             export_first_chunk_bytes: first,
