@@ -384,7 +384,7 @@ fn a_wrong_configuration_is_exit_code_2_and_is_named_with_its_place() {
         run(&["check", "--config", &text_of(&config)])
     };
     file("max_export = 9").fails(2, "c.toml: unknown setting \"max_export\"");
-    file("max_exports = \"9\"").fails(2, "max_exports = \"9\": expected a whole number, 0 or more");
+    file("max_exports = \"9\"").fails(2, "max_exports = \"9\": expected a whole number, 1 to 100000");
     file("max_exports = ").fails(2, "c.toml: TOML parse error");
     file("synchronous = \"off\"").fails(2, "expected `full` or `normal`");
     run(&["serve", "--max-exports", "many"])
