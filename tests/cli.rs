@@ -384,12 +384,13 @@ fn a_wrong_configuration_is_exit_code_2_and_is_named_with_its_place() {
         run(&["check", "--config", &text_of(&config)])
     };
     file("max_export = 9").fails(2, "c.toml: unknown setting \"max_export\"");
-    file("max_exports = \"9\"").fails(2, "max_exports = \"9\": expected a whole number, 1 to 100000");
+    file("max_exports = \"9\"")
+        .fails(2, "max_exports = \"9\": expected a whole number, 1 to 100000");
     file("max_exports = ").fails(2, "c.toml: TOML parse error");
     file("synchronous = \"off\"").fails(2, "expected `full` or `normal`");
     run(&["serve", "--max-exports", "many"])
         .fails(2, "--max-exports \"many\": expected a whole number");
-    run(&["serve", "--max-exports", "0"]).fails(2, "--max-exports: 0 is not allowed");
+    run(&["serve", "--max-exports", "0"]).fails(2, "--max-exports: 0 is not in 1 to 100000");
     run(&["serve", "--config", "absent.toml"]).fails(2, "absent.toml: No such file");
     let mut command = billstream(&["serve"]);
     command.env("BILLSTREAM_MAX_UPLOADS", "-1");
