@@ -77,6 +77,9 @@ settings! {
     cq_threads: usize = half_the_cores(), in 1..=128;
     /// The largest request message in bytes; a larger one is RESOURCE_EXHAUSTED.
     max_message_bytes: usize = 4 << 20, in 4_096..=1_073_741_824;
+    /// The largest request of GetSummary, ListInvoices or an export in bytes, with which a client names a
+    /// filter; a larger one is RESOURCE_EXHAUSTED.
+    max_request_bytes: usize = 64 << 10, in 4_096..=1_048_576;
     /// Streams one connection may have open; a further one is RESOURCE_EXHAUSTED, with RetryInfo.
     max_streams_per_connection: usize = 2048, in 1..=100_000;
 

@@ -21,11 +21,64 @@ impl Violation {
     }
 }
 
+/// What is malformed in one request: the first [`MAX_VIOLATIONS`], as a slice, and how many more there are.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Violations {
+    first: Vec<Violation>,
+    more: usize,
+}
+
+/// The most violations that are kept of a request, and told of.
+pub const MAX_VIOLATIONS: usize = 16;
+
+impl Violations {
+    /// Adds what `violation` makes, which is asked only where it is kept: a message may have millions.
+    pub fn add(&mut self, violation: impl FnOnce() -> Violation) {
+        if self.first.len() < MAX_VIOLATIONS {
+            self.first.push(violation());
+        } else {
+            self.more += 1;
+        }
+    }
+
+    /// How many there are, those that are not kept included.
+    pub fn count(&self) -> usize {
+        self.first.len() + self.more
+    }
+}
+
+impl std::ops::Deref for Violations {
+    type Target = [Violation];
+
+    fn deref(&self) -> &[Violation] {
+        &self.first
+    }
+}
+
+/// `value` in quotes, with escapes, for a message; of a long one the beginning and the length.
+pub fn quoted(value: &str) -> String {
+    let head = head(value, MAX_QUOTED_BYTES);
+    match head.len() == value.len() {
+        true => format!("{value:?}"),
+        false => format!("{head:?}... ({} bytes)", value.len()),
+    }
+}
+
+/// The most bytes of a value that [`quoted`] gives back.
+const MAX_QUOTED_BYTES: usize = 64;
+
+/// The first characters of `text`, in at most `max_bytes`.
+pub fn head(text: &str, max_bytes: usize) -> &str {
+    let ends = (0..=max_bytes.min(text.len())).rev();
+    // OK because 0 is a boundary.
+    &text[..ends.into_iter().find(|end| text.is_char_boundary(*end)).unwrap_or_default()]
+}
+
 /// Why an operation failed. The variants are the conditions a caller can act on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Error {
     /// The request is malformed: it fails again however often it is sent.
-    Invalid(Vec<Violation>),
+    Invalid(Violations),
     /// An id of the request is taken.
     AlreadyExists(String),
     /// An upload's commit does not match what arrived.
@@ -47,7 +100,8 @@ pub enum Error {
 impl Error {
     /// One malformed field.
     pub fn invalid(field: impl Into<String>, description: impl Into<String>) -> Error {
-        Error::Invalid(vec![Violation::new(field, description)])
+        let violation = Violation::new(field, description);
+        Error::Invalid(Violations { first: vec![violation], more: 0 })
     }
 }
 
@@ -55,6 +109,10 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Error::Invalid(violations) => {
+                if violations.more > 0 {
+                    let (all, first) = (violations.count(), violations.len());
+                    write!(f, "{all} violations, of which the first {first} are: ")?;
+                }
                 for (i, violation) in violations.iter().enumerate() {
                     let separator = if i == 0 { "" } else { "; " };
                     write!(f, "{separator}{}: {}", violation.field, violation.description)?;
@@ -74,3 +132,30 @@ impl fmt::Display for Error {
 }
 
 impl std::error::Error for Error {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn a_quoted_value_is_short_and_itself_where_it_can_be(value in "\\PC{0,100}|[\\x00-\\x1f]{0,100}") {
+            let quoted = quoted(&value);
+            prop_assert!(quoted.len() < 8 * MAX_QUOTED_BYTES);
+            prop_assert_eq!(quoted == format!("{value:?}"), value.len() <= MAX_QUOTED_BYTES);
+        }
+    }
+
+    #[test]
+    fn of_many_violations_the_first_are_kept_and_all_are_counted() {
+        let mut violations = Violations::default();
+        for i in 0..100 {
+            violations.add(|| Violation::new(format!("statuses[{i}]"), "is wrong"));
+        }
+        assert_eq!((violations.len(), violations.count()), (MAX_VIOLATIONS, 100));
+        let message = Error::Invalid(violations).to_string();
+        assert!(message.starts_with("100 violations, of which the first 16 are: statuses[0]: is"));
+        assert!(message.ends_with("; statuses[15]: is wrong"), "{message}");
+    }
+}

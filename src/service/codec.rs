@@ -1,13 +1,15 @@
 //! What goes over the wire where the generated messages would not do.
 
 use std::cell::Cell;
-use std::fmt;
+use std::fmt::Display;
+use std::io::BufRead;
 use std::marker::PhantomData;
 
 use grpcio::{GrpcSlice, Marshaller, MessageReader, Method};
 use protobuf::Message;
 
 use crate::error::{Error, Result};
+use crate::service::wire::{self, Incoming};
 
 /// A request as it came.
 ///
@@ -20,27 +22,59 @@ pub struct Request<M> {
     message: PhantomData<M>,
 }
 
-impl<M: Message> Request<M> {
+impl<M: Incoming> Request<M> {
     /// The size on the wire.
     pub fn bytes(&self) -> usize {
         self.reader.len()
     }
 
-    /// The message, or what is wrong with it, under the name `what`.
-    pub fn message(self, what: impl fmt::Display, max_bytes: usize) -> Result<M> {
+    /// The message, or what is wrong with it, under the name `what`. More than `max_bytes` are not looked at.
+    pub fn message(mut self, what: impl Display, max_bytes: usize) -> Result<M> {
         let bytes = self.bytes();
-        if bytes > max_bytes {
-            let message = format!("{what} has {bytes} bytes; max_message_bytes is {max_bytes}");
-            return Err(Error::Exhausted { message, retry_after: None });
+        within::<M>(&what, bytes, max_bytes)?;
+        let first = self.reader.fill_buf().map_err(unreadable)?;
+        // Most messages are in one piece, which need not be copied.
+        if first.len() == bytes {
+            return parse(what, first);
         }
-        grpcio::pb_de(self.reader).map_err(|error| {
-            let why = match error {
-                grpcio::Error::Codec(error) => error.to_string(),
-                other => other.to_string(),
-            };
-            Error::invalid(what.to_string(), format!("not a valid message: {why}"))
-        })
+        parse(what, &whole(self.reader)?)
     }
+}
+
+/// Refuses a message of more than `max_bytes`.
+pub fn within<M: Incoming>(what: impl Display, bytes: usize, max_bytes: usize) -> Result<()> {
+    if bytes <= max_bytes {
+        return Ok(());
+    }
+    let message = format!("{what} has {bytes} bytes; {} is {max_bytes}", M::SIZE_LIMIT);
+    Err(Error::Exhausted { message, retry_after: None })
+}
+
+/// The message in `bytes`, or what is wrong with it, under the name `what`.
+pub fn parse<M: Incoming>(what: impl Display, bytes: &[u8]) -> Result<M> {
+    wire::check(M::SHAPE, bytes)
+        .and_then(|()| M::parse_from_bytes(bytes).map_err(|error| error.to_string()))
+        .map_err(|why| Error::invalid(what.to_string(), format!("not a valid message: {why}")))
+}
+
+/// The pieces of a message together.
+fn whole(mut reader: MessageReader) -> Result<Vec<u8>> {
+    let mut whole = Vec::with_capacity(reader.len());
+    while !reader.is_empty() {
+        let piece = reader.fill_buf().map_err(unreadable)?;
+        whole.extend_from_slice(piece);
+        let bytes = piece.len();
+        if bytes == 0 {
+            // The reader of grpcio stands still at an empty piece.
+            return Err(unreadable("an empty piece"));
+        }
+        reader.consume(bytes);
+    }
+    Ok(whole)
+}
+
+fn unreadable(why: impl Display) -> Error {
+    Error::Internal(format!("a message of gRPC cannot be read: {why}"))
 }
 
 /// A response that is encoded already. (The `Cell` is for gRPC, which takes the bytes and is given a reference.)

@@ -64,7 +64,7 @@ fn start(
     request: Request<ExportRequest>,
     shape: Shape,
 ) -> Result<Outflow> {
-    let request = request.message("ExportRequest", shared.config.max_message_bytes)?;
+    let request = request.message("ExportRequest", shared.config.max_request_bytes)?;
     let (filter, after, max_rows) = validate::export(request)?;
     let permit = shared.limits.admit(&shared.limits.exports, ctx.peer())?;
     let (metrics, pressure) = (Arc::clone(&shared.metrics), shared.store.wal_pressure.clone());

@@ -11,11 +11,14 @@
 //! | `bulk_create`, `reconcile` | the rpcs that write |
 //! | `validate` | from messages to the model |
 //! | `status` | from errors to statuses: the one table |
-//! | `codec`, `token`, `limits`, `watch` | their tools |
+//! | `codec`, `wire`, `token`, `limits`, `watch` | their tools |
 //! | `echo`, `poller` | the threads of gRPC |
+//! | `decoders` | what a client's bytes become: for tests and fuzzing |
 
 mod bulk_create;
 mod codec;
+#[doc(hidden)]
+pub mod decoders;
 pub mod echo;
 mod export;
 pub mod limits;
@@ -26,6 +29,7 @@ mod token;
 mod unary;
 mod validate;
 mod watch;
+mod wire;
 
 use std::pin::pin;
 use std::sync::Arc;

@@ -23,7 +23,7 @@ pub fn get_summary(
     request: Request<SummaryRequest>,
     sink: UnarySink<Summary>,
 ) {
-    let request = request.message("SummaryRequest", shared.config.max_message_bytes);
+    let request = request.message("SummaryRequest", shared.config.max_request_bytes);
     let query = request.and_then(validate::summary).map(|filter| Query {
         cost: if filter.has_dates() { Cost::Unbounded } else { Cost::Totals },
         read: move |conn: &_| read::summary(conn, &filter).and_then(summary_message),
@@ -37,7 +37,7 @@ pub fn list_invoices(
     request: Request<ListInvoicesRequest>,
     sink: UnarySink<Encoded>,
 ) {
-    let request = request.message("ListInvoicesRequest", shared.config.max_message_bytes);
+    let request = request.message("ListInvoicesRequest", shared.config.max_request_bytes);
     let query = request.and_then(|request| {
         let (filter, size) = validate::list(&request, shared.config.max_page_size)?;
         let after = token::decode(&filter, &request.page_token)?;

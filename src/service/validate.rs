@@ -3,7 +3,9 @@
 use protobuf::well_known_types::timestamp::Timestamp as ProtoTimestamp;
 use protobuf::{EnumOrUnknown, MessageField};
 
-use crate::error::{Error, Result, Violation};
+use std::fmt::Display;
+
+use crate::error::{quoted, Error, Result, Violation, Violations};
 use crate::model::{Event, Filter, NewInvoice, Payment, Timestamp};
 use crate::proto::report::{
     CreateInvoiceRequest, ExportRequest, InvoiceStatus, ListInvoicesRequest, ReconcileEvent,
@@ -19,24 +21,28 @@ pub const MAX_TEXT_BYTES: usize = 1024;
 const TIMESTAMP_SECONDS: std::ops::RangeInclusive<i64> = -62_135_596_800..=253_402_300_799;
 
 /// The violations found in one message, each under the path of the message.
+#[derive(Default)]
 struct Checks {
-    /// Before each field's name: empty, or such as `requests[3].`.
-    path: String,
-    found: Vec<Violation>,
+    /// The number of an upload's message: then the path of each field begins with `requests[3].`.
+    index: Option<usize>,
+    found: Violations,
 }
 
 impl Checks {
-    fn of(path: String) -> Checks {
-        Checks { path, found: Vec::new() }
+    fn of_upload(index: usize) -> Checks {
+        Checks { index: Some(index), ..Checks::default() }
     }
 
-    fn add(&mut self, field: &str, description: impl Into<String>) {
-        self.found.push(Violation::new(format!("{}{field}", self.path), description));
+    fn add(&mut self, field: impl Display, description: impl Display) {
+        let path = |index| format!("requests[{index}].");
+        let path = || self.index.map(path).unwrap_or_default();
+        self.found.add(|| Violation::new(format!("{}{field}", path()), description.to_string()));
     }
 
     fn text(&mut self, field: &str, value: &str, max_bytes: usize) {
         if value.len() > max_bytes {
-            self.add(field, format!("has {} bytes; at most {max_bytes} are allowed", value.len()));
+            let bytes = value.len();
+            self.add(field, format_args!("has {bytes} bytes; at most {max_bytes} are allowed"));
         } else if value.contains('\0') {
             self.add(field, "contains a NUL");
         }
@@ -51,13 +57,14 @@ impl Checks {
 
     fn currency(&mut self, value: &str) {
         if iso_currency::Currency::from_code(value).is_none() {
-            self.add("currency", format!("{value:?} is not an ISO 4217 code such as \"USD\""));
+            let value = quoted(value);
+            self.add("currency", format_args!("{value} is not an ISO 4217 code such as \"USD\""));
         }
     }
 
     fn at_least(&mut self, field: &str, value: i64, least: i64) {
         if value < least {
-            self.add(field, format!("{value} is less than {least}"));
+            self.add(field, format_args!("{value} is less than {least}"));
         }
     }
 
@@ -76,9 +83,9 @@ impl Checks {
         };
         let (seconds, nanos) = (value.seconds, value.nanos);
         if !TIMESTAMP_SECONDS.contains(&seconds) {
-            self.add(field, format!("{seconds} s is not in the years 0001 to 9999"));
+            self.add(field, format_args!("{seconds} s is not in the years 0001 to 9999"));
         } else if !(0..1_000_000_000).contains(&nanos) {
-            self.add(field, format!("{nanos} ns is not in 0 to 999999999"));
+            self.add(field, format_args!("{nanos} ns is not in 0 to 999999999"));
         }
         Timestamp { seconds, nanos }
     }
@@ -108,9 +115,10 @@ impl Checks {
         for (i, status) in statuses.iter().enumerate() {
             match status.value() {
                 known @ 1..=5 => mask |= 1 << known,
-                other => {
-                    self.add(&format!("statuses[{i}]"), format!("{other} is no invoice status"))
-                }
+                other => self.add(
+                    format_args!("statuses[{i}]"),
+                    format_args!("{other} is no invoice status"),
+                ),
             }
         }
         mask
@@ -126,7 +134,7 @@ impl Checks {
 }
 
 pub fn summary(request: SummaryRequest) -> Result<Filter> {
-    let mut checks = Checks::of(String::new());
+    let mut checks = Checks::default();
     let filter =
         checks.filter(request.customer_id, &[], &request.issued_from, &request.issued_until);
     checks.done(filter)
@@ -134,7 +142,7 @@ pub fn summary(request: SummaryRequest) -> Result<Filter> {
 
 /// The filter and the page size, of which 0 is the default.
 pub fn list(request: &ListInvoicesRequest, max_page_size: usize) -> Result<(Filter, usize)> {
-    let mut checks = Checks::of(String::new());
+    let mut checks = Checks::default();
     let filter = checks.filter(
         request.customer_id.clone(),
         &request.statuses,
@@ -152,7 +160,7 @@ pub fn list(request: &ListInvoicesRequest, max_page_size: usize) -> Result<(Filt
 
 /// The filter, the cursor and the most rows (0: all).
 pub fn export(request: ExportRequest) -> Result<(Filter, i64, i64)> {
-    let mut checks = Checks::of(String::new());
+    let mut checks = Checks::default();
     checks.at_least("after_sequence", request.after_sequence, 0);
     checks.at_least("max_rows", request.max_rows, 0);
     let filter = checks.filter(
@@ -166,16 +174,13 @@ pub fn export(request: ExportRequest) -> Result<(Filter, i64, i64)> {
 
 /// The invoice of the upload's message number `index`.
 pub fn invoice(request: &CreateInvoiceRequest, index: usize) -> Result<NewInvoice<'_>> {
-    let mut checks = Checks::of(String::new());
+    let mut checks = Checks::of_upload(index);
     checks.text("invoice_id", &request.invoice_id, MAX_ID_BYTES);
     checks.required_id("customer_id", &request.customer_id);
     checks.at_least("total_amount_cents", request.total_amount_cents, 0);
     checks.currency(&request.currency);
     checks.text("memo", &request.memo, MAX_TEXT_BYTES);
     let issued_at = checks.time("issued_at", &request.issued_at, None);
-    for violation in &mut checks.found {
-        violation.field = format!("requests[{index}].{}", violation.field);
-    }
     checks.done(NewInvoice {
         invoice_id: &request.invoice_id,
         customer_id: &request.customer_id,
@@ -188,7 +193,7 @@ pub fn invoice(request: &CreateInvoiceRequest, index: usize) -> Result<NewInvoic
 
 /// The batch_id and the count of the commit that is the upload's message number `index`.
 pub fn commit(request: CreateInvoiceRequest, index: usize) -> Result<(String, i64)> {
-    let mut checks = Checks::of(format!("requests[{index}]."));
+    let mut checks = Checks::of_upload(index);
     let mut rest = request;
     let commit = rest.commit.take().unwrap_or_default();
     if rest != CreateInvoiceRequest::default() {
@@ -199,9 +204,10 @@ pub fn commit(request: CreateInvoiceRequest, index: usize) -> Result<(String, i6
     checks.done((commit.batch_id, commit.count))
 }
 
-/// An event. What is wrong with it is part of it: it is refused in its turn, and the stream goes on.
+/// An event. What is wrong with it is part of it: it is refused in its turn, and the stream goes on. Of a
+/// refused one only the id is kept, and none that is too long.
 pub fn event(event: ReconcileEvent) -> Event {
-    let mut checks = Checks::of(String::new());
+    let mut checks = Checks::default();
     checks.required_id("event_id", &event.event_id);
     checks.required_id("invoice_id", &event.invoice_id);
     checks.at_least("amount_cents", event.amount_cents, 1);
@@ -215,9 +221,10 @@ pub fn event(event: ReconcileEvent) -> Event {
         received_at,
         reference: event.reference,
     };
-    let payment = match checks.found.into_iter().next() {
-        Some(violation) => Err(violation),
+    let payment = match checks.found.first() {
+        Some(violation) => Err(violation.clone()),
         None => Ok(payment),
     };
-    Event { event_id: event.event_id, payment }
+    let is_long = event.event_id.len() > MAX_ID_BYTES;
+    Event { event_id: if is_long { String::new() } else { event.event_id }, payment }
 }

@@ -1,0 +1,82 @@
+//! Every decoder of requests, with the checks behind it, fed with bytes: for the tests and the fuzz targets,
+//! which see here what a hostile client can make the server do and keep. It is no part of the interface.
+
+use grpcio::RpcStatus;
+
+use crate::config::Config;
+use crate::error::{Error, Result};
+use crate::proto::report::{
+    CreateInvoiceRequest, ExportRequest, ListInvoicesRequest, ReconcileEvent, SummaryRequest,
+};
+use crate::service::wire::Incoming;
+use crate::service::{codec, status, token, validate};
+
+/// Takes the bytes of a message as a call does; returns how many bytes of text the server keeps of it.
+pub type Decoder = fn(&[u8]) -> Result<usize>;
+
+/// Each decoder under the name of its message.
+pub const ALL: &[(&str, Decoder)] = &[
+    ("SummaryRequest", summary),
+    ("ListInvoicesRequest", list),
+    ("ExportRequest", export),
+    ("CreateInvoiceRequest", invoice),
+    ("ReconcileEvent", event),
+];
+
+pub fn summary(bytes: &[u8]) -> Result<usize> {
+    let max_bytes = Config::default().max_request_bytes;
+    let request = parsed::<SummaryRequest>("SummaryRequest", bytes, max_bytes)?;
+    Ok(validate::summary(request)?.customer_id.capacity())
+}
+
+/// With the page token.
+pub fn list(bytes: &[u8]) -> Result<usize> {
+    let Config { max_request_bytes, max_page_size, .. } = Config::default();
+    let request = parsed::<ListInvoicesRequest>("ListInvoicesRequest", bytes, max_request_bytes)?;
+    let (filter, _) = validate::list(&request, max_page_size)?;
+    token::decode(&filter, &request.page_token)?;
+    Ok(filter.customer_id.capacity())
+}
+
+pub fn export(bytes: &[u8]) -> Result<usize> {
+    let max_bytes = Config::default().max_request_bytes;
+    let request = parsed::<ExportRequest>("ExportRequest", bytes, max_bytes)?;
+    Ok(validate::export(request)?.0.customer_id.capacity())
+}
+
+/// A message of an upload: an invoice, or the commit.
+pub fn invoice(bytes: &[u8]) -> Result<usize> {
+    let max_bytes = Config::default().max_message_bytes;
+    let request = parsed::<CreateInvoiceRequest>("requests[0]", bytes, max_bytes)?;
+    if request.commit.is_some() {
+        return Ok(validate::commit(request, 0)?.0.capacity());
+    }
+    let invoice = validate::invoice(&request, 0)?;
+    let texts = [invoice.invoice_id, invoice.customer_id, invoice.currency, invoice.memo];
+    Ok(texts.iter().map(|text| text.len()).sum())
+}
+
+/// An event that is refused is kept too, until its acknowledgement is sent.
+pub fn event(bytes: &[u8]) -> Result<usize> {
+    let max_bytes = Config::default().max_message_bytes;
+    let event = parsed::<ReconcileEvent>("ReconcileEvent", bytes, max_bytes)?;
+    let event = validate::event(event);
+    Ok(event.event_id.capacity()
+        + match event.payment {
+            Ok(payment) => [payment.invoice_id, payment.currency, payment.reference]
+                .iter()
+                .map(String::capacity)
+                .sum(),
+            Err(violation) => violation.field.capacity() + violation.description.capacity(),
+        })
+}
+
+fn parsed<M: Incoming>(what: &str, bytes: &[u8], max_bytes: usize) -> Result<M> {
+    codec::within::<M>(what, bytes.len(), max_bytes)?;
+    codec::parse(what, bytes)
+}
+
+/// The status of an error, as a client gets it.
+pub fn status(error: &Error) -> RpcStatus {
+    status::status(error)
+}
