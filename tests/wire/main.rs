@@ -5,6 +5,7 @@ mod common;
 
 mod bulk_create;
 mod export;
+mod input;
 mod list;
 mod reconcile;
 mod stop;
