@@ -5,6 +5,7 @@ mod common;
 mod support;
 
 mod frames;
+mod input;
 mod life;
 mod limits;
 mod reconcile;

@@ -48,6 +48,15 @@ impl Process {
         self.status("VmRSS:") / 1024
     }
 
+    /// The largest that its memory has been since [`Process::forget_peak`].
+    pub fn peak_rss_mib(&self) -> u64 {
+        self.status("VmHWM:") / 1024
+    }
+
+    pub fn forget_peak(&self) {
+        std::fs::write(format!("/proc/{}/clear_refs", self.child.id()), "5").unwrap();
+    }
+
     /// The names of its threads, in order.
     pub fn threads(&self) -> Vec<String> {
         let tasks = std::fs::read_dir(format!("/proc/{}/task", self.child.id())).unwrap();
