@@ -5,6 +5,7 @@ use grpcio::RpcStatus;
 
 use crate::config::Config;
 use crate::error::{Error, Result};
+use crate::model::Filter;
 use crate::proto::report::{
     CreateInvoiceRequest, ExportRequest, ListInvoicesRequest, ReconcileEvent, SummaryRequest,
 };
@@ -21,6 +22,7 @@ pub const ALL: &[(&str, Decoder)] = &[
     ("ExportRequest", export),
     ("CreateInvoiceRequest", invoice),
     ("ReconcileEvent", event),
+    ("page_token", page_token),
 ];
 
 pub fn summary(bytes: &[u8]) -> Result<usize> {
@@ -69,6 +71,12 @@ pub fn event(bytes: &[u8]) -> Result<usize> {
                 .sum(),
             Err(violation) => violation.field.capacity() + violation.description.capacity(),
         })
+}
+
+/// The token of a filter, which comes as text.
+pub fn page_token(bytes: &[u8]) -> Result<usize> {
+    let text = std::str::from_utf8(bytes).map_err(|_| Error::invalid("page_token", "no UTF-8"))?;
+    token::decode(&Filter::ALL, text).map(|_| 0)
 }
 
 fn parsed<M: Incoming>(what: &str, bytes: &[u8], max_bytes: usize) -> Result<M> {

@@ -1,7 +1,7 @@
 //! What the largest messages cost in memory, whatever is in them.
 
-use billstream::proto::report::{BulkResult, Summary};
-use billstream::proto::{BULK_CREATE, GET_SUMMARY, RECONCILE};
+use billstream::proto::report::{BulkResult, ListInvoicesResponse};
+use billstream::proto::{BULK_CREATE, LIST_INVOICES, RECONCILE};
 use futures::executor::block_on;
 use futures::{SinkExt, StreamExt};
 use grpcio::{CallOption, ChannelBuilder, EnvBuilder, GrpcSlice, Marshaller, Method, WriteFlags};
@@ -32,7 +32,8 @@ fn raw<Q, P>(method: &Method<Q, P>) -> Method<Vec<u8>, P> {
 fn send(client: &grpcio::Client, bytes: &[u8]) {
     let message = || (bytes.to_vec(), WriteFlags::default());
     let options = || CallOption::default().timeout(DEADLINE);
-    let _ = client.unary_call::<_, Summary>(&raw(&GET_SUMMARY), &message().0, options());
+    let _ =
+        client.unary_call::<_, ListInvoicesResponse>(&raw(&LIST_INVOICES), &message().0, options());
     let (mut sink, result) =
         client.client_streaming::<_, BulkResult>(&raw(&BULK_CREATE), options()).unwrap();
     block_on(async {
