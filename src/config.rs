@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Result, Violation};
+use crate::error::{Error, Result, Violation, Violations};
 
 /// What a reader may know of a setting without reading this file.
 pub struct Setting {
@@ -174,8 +174,8 @@ impl Config {
             let is_in = (min..=max).contains(&value);
             (!is_in).then(|| Violation::new(name, format!("{value} is not in {range}")))
         });
-        let violations: Vec<_> = out_of_range.chain(self.unusable_spool_dir()).collect();
-        match violations.len() {
+        let violations: Violations = out_of_range.chain(self.unusable_spool_dir()).collect();
+        match violations.count() {
             0 => Ok(()),
             _ => Err(Error::Invalid(violations)),
         }

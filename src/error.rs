@@ -47,6 +47,14 @@ impl Violations {
     }
 }
 
+impl FromIterator<Violation> for Violations {
+    fn from_iter<I: IntoIterator<Item = Violation>>(all: I) -> Violations {
+        let mut violations = Violations::default();
+        all.into_iter().for_each(|violation| violations.add(|| violation));
+        violations
+    }
+}
+
 impl std::ops::Deref for Violations {
     type Target = [Violation];
 
@@ -100,8 +108,7 @@ pub enum Error {
 impl Error {
     /// One malformed field.
     pub fn invalid(field: impl Into<String>, description: impl Into<String>) -> Error {
-        let violation = Violation::new(field, description);
-        Error::Invalid(Violations { first: vec![violation], more: 0 })
+        Error::Invalid([Violation::new(field, description)].into_iter().collect())
     }
 }
 
@@ -149,10 +156,8 @@ mod tests {
 
     #[test]
     fn of_many_violations_the_first_are_kept_and_all_are_counted() {
-        let mut violations = Violations::default();
-        for i in 0..100 {
-            violations.add(|| Violation::new(format!("statuses[{i}]"), "is wrong"));
-        }
+        let all = (0..100).map(|i| Violation::new(format!("statuses[{i}]"), "is wrong"));
+        let violations: Violations = all.collect();
         assert_eq!((violations.len(), violations.count()), (MAX_VIOLATIONS, 100));
         let message = Error::Invalid(violations).to_string();
         assert!(message.starts_with("100 violations, of which the first 16 are: statuses[0]: is"));

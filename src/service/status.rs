@@ -137,13 +137,9 @@ mod tests {
     }
 
     fn invalid() -> impl Strategy<Value = Error> {
-        prop::collection::vec((text(), text()), 1..40).prop_map(|all| {
-            let mut violations = Violations::default();
-            for (field, description) in all {
-                violations.add(|| Violation::new(field, description));
-            }
-            Error::Invalid(violations)
-        })
+        let violation = (text(), text()).prop_map(|(field, why)| Violation::new(field, why));
+        prop::collection::vec(violation, 1..40)
+            .prop_map(|all| Error::Invalid(all.into_iter().collect()))
     }
 
     fn error() -> impl Strategy<Value = Error> {
