@@ -80,6 +80,9 @@ settings! {
     /// The largest request of GetSummary, ListInvoices or an export in bytes, with which a client names a
     /// filter; a larger one is RESOURCE_EXHAUSTED.
     max_request_bytes: usize = 64 << 10, in 4_096..=1_048_576;
+    /// The longest that a call of any rpc may wait for its first message, in milliseconds; then it is
+    /// DEADLINE_EXCEEDED. Until then it holds no place of any limit.
+    first_message_timeout_ms: u64 = 10_000, in 1..=86_400_000;
     /// Streams one connection may have open; a further one is RESOURCE_EXHAUSTED, with RetryInfo.
     max_streams_per_connection: usize = 2048, in 1..=100_000;
 

@@ -37,6 +37,8 @@ pub struct Metrics {
     pub calls_ok: Counter,
     /// Calls that ended with any other status.
     pub calls_failed: Counter,
+    /// Calls whose first message did not come in `first_message_timeout_ms`.
+    pub calls_without_message: Counter,
     /// Rows that exports read from SQLite.
     pub rows_scanned: Counter,
     /// Scans that gave back their thread and connection because their client was slow.

@@ -2,6 +2,7 @@
 
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{bounded, Receiver, RecvTimeoutError, Sender};
@@ -13,7 +14,10 @@ use grpcio::{ChannelBuilder, EnvBuilder, Environment, ServerBuilder, ServerCrede
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::metrics::Metrics;
-use crate::service::{self, echo::Echoes, limits::Limits, poller::Poller, Shared, UnderWay};
+use crate::service::call::{Seldom, Stopping, STOP_GRACE};
+use crate::service::unary::UnderWay;
+use crate::service::{self, echo::Echoes, limits::Limits, poller::Poller, sweep::Sweep, Shared};
+use crate::stop::{Reason, Stop};
 use crate::store::{Store, StoreThread};
 use crate::workers::Workers;
 
@@ -55,6 +59,7 @@ struct Parts {
     exports: Workers,
     unary: Workers,
     store: StoreThread,
+    sweep: JoinHandle<()>,
 }
 
 impl Server {
@@ -71,6 +76,7 @@ impl Server {
         let exports = Workers::start("billstream-export", config.export_workers, queued_exports)?;
         let Environments { env, poller_env, threads_ended } = Environments::start(&config);
         let poller = Poller::start(&poller_env);
+        let (sweep, sweep_thread) = Sweep::start()?;
         let shared = Arc::new(Shared {
             echoes: Echoes::start(&env, poller.clone()),
             poller,
@@ -80,6 +86,9 @@ impl Server {
             unary: unary.queue(),
             unary_calls: UnderWay::default(),
             exports: exports.queue(),
+            sweep,
+            stopping: Stopping::default(),
+            seldom: Seldom::default(),
             config,
         });
         log_limits(&shared.config);
@@ -96,7 +105,7 @@ impl Server {
             })?;
         grpc.start();
         let envs = Environments { env, poller_env, threads_ended };
-        let parts = Parts { grpc, envs, exports, unary, store: store_thread };
+        let parts = Parts { grpc, envs, exports, unary, store: store_thread, sweep: sweep_thread };
         Ok(Server { addr: SocketAddr::new(listen.ip(), port), shared, parts: Some(parts) })
     }
 
@@ -121,27 +130,18 @@ impl Server {
         limits.exports.open() + limits.uploads.open() + limits.reconciles.open()
     }
 
-    /// Stops accepting, lets open calls go on for `drain_timeout_ms`, cancels the rest, joins the
-    /// threads and closes the database. What was acknowledged is on disk.
+    /// Stops accepting. Calls that wait for a client that does nothing end at once, queries soon after
+    /// that, all with UNAVAILABLE; streams in progress may go on for `drain_timeout_ms`. Then the threads
+    /// are joined and the database is closed. What was acknowledged is on disk.
     pub fn shutdown(mut self) -> Result<()> {
         self.stop()
     }
 
     fn stop(&mut self) -> Result<()> {
         let Some(parts) = self.parts.take() else { return Ok(()) };
-        let Parts { mut grpc, envs, exports, unary, store } = parts;
-        let drain = Duration::from_millis(self.shared.config.drain_timeout_ms);
+        let Parts { mut grpc, envs, exports, unary, store, sweep } = parts;
         let start = Instant::now();
-        let stopped = grpc.shutdown();
-        let drained = match block_on(select(stopped, Delay::new(drain))) {
-            Either::Left(_) => true,
-            Either::Right((_, stopped)) => {
-                let open = self.streams_open();
-                log::info!("cancelling {open} streams that are open after {drain:?}");
-                grpc.cancel_all_calls();
-                matches!(block_on(select(stopped, Delay::new(CANCEL_TIMEOUT))), Either::Left(_))
-            }
-        };
+        let drained = self.drain(&mut grpc);
         // The workers first: the calls they serve are over, and a scan that still runs sees that
         // its receiver is gone.
         exports.stop();
@@ -151,12 +151,49 @@ impl Server {
         self.shared.poller.close();
         drop(grpc);
         let all_ended = envs.stop(CANCEL_TIMEOUT);
+        self.shared.sweep.close();
+        // OK because a look at a call panics only where the call itself would.
+        sweep.join().expect("the sweep thread does not panic");
         log::info!("stopped after {:?}", start.elapsed());
         if drained && all_ended {
             Ok(())
         } else {
             Err(Error::Internal("gRPC did not stop in time; the database is closed".to_owned()))
         }
+    }
+}
+
+impl Server {
+    /// Ends all calls, the longer the less they are in progress; whether they have ended.
+    fn drain(&self, grpc: &mut grpcio::Server) -> bool {
+        let Shared { config, stopping, .. } = &*self.shared;
+        let drain = Duration::from_millis(config.drain_timeout_ms);
+        let mut stopped = grpc.shutdown();
+        let mut has_stopped = |time: Duration| {
+            matches!(block_on(select(&mut stopped, Delay::new(time))), Either::Left(_))
+        };
+        self.tell(&stopping.waits);
+        if has_stopped(drain.min(STOP_GRACE)) {
+            return true;
+        }
+        self.tell(&stopping.queries);
+        if has_stopped(drain.saturating_sub(STOP_GRACE)) {
+            return true;
+        }
+        let open = self.streams_open();
+        log::info!("ending {open} streams that are open after {drain:?}");
+        self.tell(&stopping.calls);
+        // For their statuses to get out.
+        if has_stopped(STOP_GRACE) {
+            return true;
+        }
+        grpc.cancel_all_calls();
+        has_stopped(CANCEL_TIMEOUT)
+    }
+
+    fn tell(&self, stop: &Stop) {
+        stop.stop(Reason::Stopping);
+        self.shared.sweep.hurry();
     }
 }
 
@@ -233,6 +270,8 @@ pub fn channel(env: &Arc<Environment>, config: &Config) -> ChannelBuilder {
         // A stream past our limit is to be answered, not held back by the client; the room above
         // the limit is for unary calls and for the answers.
         .max_concurrent_stream(max_streams.saturating_add(1024))
+        // The client's timer ends the call at its deadline, and `service::call` the work.
+        .raw_cfg_int(c"grpc.enable_deadline_checking".to_owned(), 0)
         // Finds peers that went away without a word.
         .keepalive_time(Duration::from_secs(60))
         .keepalive_timeout(Duration::from_secs(20))

@@ -14,15 +14,16 @@ use futures::channel::oneshot;
 use futures::future::{poll_fn, select, Either};
 use futures::{Sink, StreamExt};
 use futures_timer::Delay;
-use grpcio::{DuplexSink, RequestStream, RpcContext, WriteFlags};
+use grpcio::{DuplexSink, RpcContext, WriteFlags};
 
 use crate::error::{Error, Result};
 use crate::model::Created;
 use crate::proto::report::{BulkResult, CreateInvoiceRequest};
+use crate::service::call::{send, Call, Requests};
 use crate::service::codec::Request;
 use crate::service::unary::total_message;
 use crate::service::watch::Watch;
-use crate::service::{finish, send, validate, Shared};
+use crate::service::{validate, Shared};
 use crate::store::bulk;
 use crate::store::staged::Staged;
 use crate::store::write::Job;
@@ -35,48 +36,59 @@ const COMMIT_HEADER: (&str, &[u8]) = ("billstream-commit", b"required");
 /// on two cores with a load of 20, 1 ms was not.
 const SETTLE: Duration = Duration::from_millis(10);
 
-type Requests = RequestStream<Request<CreateInvoiceRequest>>;
 type Results = DuplexSink<BulkResult>;
 
 pub fn bulk_create(
     shared: &Arc<Shared>,
     ctx: RpcContext<'_>,
-    mut requests: Requests,
+    mut requests: Requests<CreateInvoiceRequest>,
     mut sink: Results,
 ) {
-    let permit = shared.limits.admit(&shared.limits.uploads, ctx.peer());
+    let call = Call::new(shared, &ctx);
     let needs_commit = ctx.request_headers().iter().any(|header| header == COMMIT_HEADER);
-    let shared = Arc::clone(shared);
     ctx.spawn(async move {
-        let result = match &permit {
-            Ok(_) => {
-                let watch = Watch::new(&shared.config);
-                let upload = upload(&shared, &mut requests, &mut sink, &watch, needs_commit);
-                watch.guard(upload).await
+        let result = match call.first(&mut requests).await {
+            Ok(first) => {
+                Box::pin(admitted(&call, first, &mut requests, &mut sink, needs_commit)).await
             }
-            Err(error) => Err(error.clone()),
+            Err(error) => Err(error),
         };
-        shared.count(&result);
-        finish(sink, result, &shared.config).await;
-        // Only now: dropping the requests of an open call cancels it.
-        drop(requests);
+        call.count(&result);
+        call.finish(sink, requests, &result).await;
     });
+}
+
+/// An upload whose first request came, or which ended without one.
+async fn admitted(
+    call: &Call,
+    first: Option<Request<CreateInvoiceRequest>>,
+    requests: &mut Requests<CreateInvoiceRequest>,
+    sink: &mut Results,
+    needs_commit: bool,
+) -> Result<()> {
+    let shared = &call.shared;
+    let _permit = shared.limits.admit(&shared.limits.uploads, call.peer.clone())?;
+    let watch = Watch::new(call);
+    watch.guard(upload(shared, first, requests, sink, &watch, needs_commit)).await
 }
 
 async fn upload(
     shared: &Arc<Shared>,
-    requests: &mut Requests,
+    first: Option<Request<CreateInvoiceRequest>>,
+    requests: &mut Requests<CreateInvoiceRequest>,
     sink: &mut Results,
     watch: &Watch,
     needs_commit: bool,
 ) -> Result<()> {
-    let mut upload = Upload::new(shared);
-    while let Some(request) = watch.idle.during(requests.next()).await {
-        // An error is a call that is over.
-        upload.take(request.map_err(|_| Error::Cancelled)?)?;
+    let (mut upload, mut next) = (Upload::new(shared), first);
+    while let Some(request) = next {
+        upload.take(request)?;
         if upload.staged.memory_bytes() >= shared.config.upload_memory_bytes {
             upload.spill(shared).await?;
         }
+        // An error is a call that is over.
+        next =
+            watch.idle.during(requests.next()).await.transpose().map_err(|_| Error::Cancelled)?;
     }
     if upload.commit.is_none() {
         if needs_commit {

@@ -5,29 +5,30 @@
 //! room in the channel. The *outflow* is the future of the call: it turns chunks into messages as
 //! fast as the client's flow control lets it. Dropping either side ends the other.
 
-use std::pin::{pin, Pin};
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use futures::future::{poll_fn, select};
+use futures::future::poll_fn;
 use futures::task::{waker_ref, ArcWake};
-use futures::{ready, Sink, SinkExt, Stream};
-use futures_timer::Delay;
-use grpcio::{GrpcSlice, RpcContext, ServerStreamingSink, WriteFlags};
+use futures::{ready, Sink, Stream};
+use grpcio::{DuplexSink, GrpcSlice, RpcContext, WriteFlags};
 
 use crate::bridge::{self, Receiver, SendTimeoutError, Sender, TrySendError};
 use crate::error::{Error, Result};
 use crate::proto::report::ExportRequest;
+use crate::service::call::{Call, Requests};
 use crate::service::codec::{Encoded, Request};
 use crate::service::limits::Permit;
-use crate::service::status::status;
 use crate::service::watch::Watch;
-use crate::service::{grace, validate, Shared};
+use crate::service::{validate, Shared};
 use crate::stop::{Reason, Stop};
 use crate::store::encode::Chunk;
 use crate::store::scan::{Block, Offer, Scan, Turn};
+
+type Messages = DuplexSink<Encoded>;
 
 /// How the rows of a chunk become messages.
 #[derive(Clone, Copy)]
@@ -39,34 +40,28 @@ pub enum Shape {
 pub fn export(
     shared: &Arc<Shared>,
     ctx: RpcContext<'_>,
-    request: Request<ExportRequest>,
-    sink: ServerStreamingSink<Encoded>,
+    mut requests: Requests<ExportRequest>,
+    mut sink: Messages,
     shape: Shape,
 ) {
-    let outflow = start(shared, &ctx, request, shape);
-    let shared = Arc::clone(shared);
+    let call = Call::new(shared, &ctx);
     ctx.spawn(async move {
-        let result = match outflow {
-            Ok(outflow) => outflow.run(sink, &shared).await,
-            Err(error) => {
-                fail(sink, &error).await;
-                Err(error)
-            }
+        let request = call.only(&mut requests, "the request").await;
+        let result = match request.and_then(|request| start(&call, request, shape)) {
+            Ok(outflow) => Box::pin(outflow.run(&mut sink, &call.shared)).await,
+            Err(error) => Err(error),
         };
-        shared.count(&result);
+        call.count(&result);
+        call.finish(sink, requests, &result).await;
     });
 }
 
 /// Admits the call and schedules its scan.
-fn start(
-    shared: &Arc<Shared>,
-    ctx: &RpcContext<'_>,
-    request: Request<ExportRequest>,
-    shape: Shape,
-) -> Result<Outflow> {
+fn start(call: &Call, request: Request<ExportRequest>, shape: Shape) -> Result<Outflow> {
+    let shared = &call.shared;
     let request = request.message("ExportRequest", shared.config.max_request_bytes)?;
     let (filter, after, max_rows) = validate::export(request)?;
-    let permit = shared.limits.admit(&shared.limits.exports, ctx.peer())?;
+    let permit = shared.limits.admit(&shared.limits.exports, call.peer.clone())?;
     let (metrics, pressure) = (Arc::clone(&shared.metrics), shared.store.wal_pressure.clone());
     let config = &shared.config;
     let quick_chunk_bytes = match shape {
@@ -76,16 +71,17 @@ fn start(
     };
     let scan = Scan::new(filter, after, max_rows, quick_chunk_bytes, config, metrics, pressure);
     let (sender, receiver) = bridge::bounded(shared.config.export_queue_chunks);
-    let verdict = Verdict::default();
+    let (verdict, watch) = (Verdict::default(), Watch::new(call));
     let task = Arc::new(ScanTask {
         turn: Mutex::new(Some((scan, sender))),
         is_parked: AtomicBool::new(false),
         verdict: Arc::clone(&verdict),
+        stop: watch.stop.clone(),
         shared: Arc::clone(shared),
     });
     task.schedule();
     let sent = Sent { before: after, chunk: Chunk::default(), messages: 0 };
-    Ok(Outflow { receiver, verdict, shape, sent, watch: Watch::new(&shared.config), permit })
+    Ok(Outflow { receiver, verdict, shape, sent, watch, permit })
 }
 
 /// How the scan ended; `None` while it has not.
@@ -98,6 +94,8 @@ struct ScanTask {
     /// Whether the next wake-up is to schedule a turn.
     is_parked: AtomicBool,
     verdict: Verdict,
+    /// That of the call.
+    stop: Stop,
     shared: Arc<Shared>,
 }
 
@@ -128,7 +126,7 @@ impl ScanTask {
     fn run(self: Arc<Self>) {
         let Some((mut scan, sender)) = self.take() else { return };
         let (start, closed) = (Instant::now(), sender.closed());
-        let stop = Stop::default().when(move || closed.get(), Reason::ClientGone);
+        let stop = self.stop.when(move || closed.get(), Reason::ClientGone);
         let turn = scan.run(
             &self.shared.store.reader,
             &stop,
@@ -212,41 +210,21 @@ struct Outflow {
 }
 
 impl Outflow {
-    async fn run(self, mut sink: ServerStreamingSink<Encoded>, shared: &Shared) -> Result<()> {
+    async fn run(self, sink: &mut Messages, shared: &Shared) -> Result<()> {
         let Outflow { mut receiver, verdict, shape, mut sent, watch, permit: _permit } = self;
-        let flow = flow(&mut sink, &mut receiver, &verdict, shape, &mut sent, &watch, shared);
+        let flow = flow(sink, &mut receiver, &verdict, shape, &mut sent, &watch, shared);
         let result = watch.guard(flow).await;
         // Ends the scan, if it has not ended.
         drop(receiver);
-        let result = result.map_err(|error| match error {
-            Error::DeadlineExceeded(why) => {
-                let cursor = sent.cursor(shape);
-                Error::DeadlineExceeded(format!("{why}; go on with after_sequence={cursor}"))
-            }
+        let go_on = |why| {
+            let cursor = sent.cursor(shape);
+            format!("{why}; go on with after_sequence={cursor}")
+        };
+        result.map_err(|error| match error {
+            Error::DeadlineExceeded(why) => Error::DeadlineExceeded(go_on(why)),
+            Error::Unavailable(why) => Error::Unavailable(go_on(why)),
             other => other,
-        });
-        match &result {
-            // An error here is a call that is over already.
-            Ok(()) => drop(sink.close().await),
-            Err(error) => {
-                // The client may come back for what it has not taken, and find why it was ended.
-                select(pin!(fail(sink, error)), Delay::new(grace(&shared.config))).await;
-            }
-        }
-        result
-    }
-}
-
-/// Ends the call with the status of `error`. A message that waits for the client is let out first:
-/// gRPC loses it when a status overtakes it, and the status may name it as the last one.
-async fn fail(mut sink: ServerStreamingSink<Encoded>, error: &Error) {
-    // A sink that has told of the end of its call panics when it is polled again.
-    if *error == Error::Cancelled {
-        return;
-    }
-    // An error in either is a call that is over already.
-    if poll_fn(|cx| poll_ready(&mut sink, cx)).await.is_ok() {
-        let _ = sink.fail(status(error)).await;
+        })
     }
 }
 
@@ -276,7 +254,7 @@ impl Sent {
 
 /// Sends every chunk of the scan.
 async fn flow(
-    sink: &mut ServerStreamingSink<Encoded>,
+    sink: &mut Messages,
     receiver: &mut Receiver<Chunk>,
     verdict: &Verdict,
     shape: Shape,
@@ -325,10 +303,7 @@ async fn flow(
 }
 
 /// The next chunk; [`Error::Cancelled`] when the call is over before it.
-async fn next(
-    sink: &mut ServerStreamingSink<Encoded>,
-    receiver: &mut Receiver<Chunk>,
-) -> Result<Option<Chunk>> {
+async fn next(sink: &mut Messages, receiver: &mut Receiver<Chunk>) -> Result<Option<Chunk>> {
     poll_fn(|cx| {
         if let Poll::Ready(chunk) = Pin::new(&mut *receiver).poll_next(cx) {
             return Poll::Ready(Ok(chunk));
@@ -342,15 +317,11 @@ async fn next(
     .await
 }
 
-fn poll_ready(sink: &mut ServerStreamingSink<Encoded>, cx: &mut Context<'_>) -> Poll<Result<()>> {
+fn poll_ready(sink: &mut Messages, cx: &mut Context<'_>) -> Poll<Result<()>> {
     Pin::new(sink).poll_ready(cx).map_err(|_| Error::Cancelled)
 }
 
-fn start_send(
-    sink: &mut ServerStreamingSink<Encoded>,
-    message: Encoded,
-    buffered: bool,
-) -> Result<()> {
+fn start_send(sink: &mut Messages, message: Encoded, buffered: bool) -> Result<()> {
     let flags = WriteFlags::default().buffer_hint(buffered);
     Pin::new(sink).start_send((message, flags)).map_err(|_| Error::Cancelled)
 }

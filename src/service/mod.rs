@@ -12,10 +12,13 @@
 //! | `validate` | from messages to the model |
 //! | `status` | from errors to statuses: the one table |
 //! | `codec`, `wire`, `token`, `limits`, `watch` | their tools |
+//! | `call` | what all six have in common: the first message, the reasons to end, the end |
+//! | `sweep` | the thread that looks after calls that wait |
 //! | `echo`, `poller` | the threads of gRPC |
 //! | `decoders` | what a client's bytes become: for tests and fuzzing |
 
 mod bulk_create;
+pub mod call;
 mod codec;
 #[doc(hidden)]
 pub mod decoders;
@@ -25,29 +28,26 @@ pub mod limits;
 pub mod poller;
 mod reconcile;
 mod status;
+pub mod sweep;
 mod token;
-mod unary;
+pub mod unary;
 mod validate;
 mod watch;
 mod wire;
 
-use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
 
-use futures::future::{poll_fn, select};
-use futures::Sink;
-use futures_timer::Delay;
-use grpcio::{DuplexSink, ServiceBuilder, WriteFlags};
+use grpcio::ServiceBuilder;
 
 use crate::config::Config;
-use crate::error::{Error, Result};
 use crate::metrics::Metrics;
 use crate::proto;
 use crate::store::Store;
 use crate::workers::Queue;
+use call::{Seldom, Stopping};
 use limits::Limits;
-pub use unary::UnderWay;
+use sweep::Sweep;
+use unary::UnderWay;
 
 /// What the handlers share.
 pub struct Shared {
@@ -62,16 +62,10 @@ pub struct Shared {
     pub exports: Queue,
     pub echoes: echo::Echoes,
     pub poller: poller::Poller,
-}
-
-impl Shared {
-    /// Counts a call that ended.
-    fn count<T>(&self, result: &Result<T>) {
-        match result {
-            Ok(_) => self.metrics.calls_ok.add(1),
-            Err(_) => self.metrics.calls_failed.add(1),
-        }
-    }
+    pub sweep: Sweep,
+    pub stopping: Stopping,
+    /// For the log of calls without a message.
+    pub seldom: Seldom,
 }
 
 /// The service, to be registered with a gRPC server.
@@ -83,27 +77,29 @@ pub fn service(shared: &Arc<Shared>) -> grpcio::Service {
     let batches = handler(shared);
     let bulk = handler(shared);
     let events = handler(shared);
+    // On the wire these are the kinds that the proto file says. Served as streams they hold no slot of
+    // gRPC before their first message, and those with a sink for many answers tell of a cancel.
     ServiceBuilder::new()
-        .add_unary_handler(&codec::parsed(&proto::GET_SUMMARY), move |ctx, request, sink| {
-            unary::get_summary(&summary, ctx, request, sink)
-        })
-        .add_unary_handler(&codec::encoded(&proto::LIST_INVOICES), move |ctx, request, sink| {
-            unary::list_invoices(&list, ctx, request, sink)
-        })
-        .add_server_streaming_handler(
+        .add_client_streaming_handler(
+            &codec::parsed(&proto::GET_SUMMARY),
+            move |ctx, requests, sink| unary::get_summary(&summary, ctx, requests, sink),
+        )
+        .add_client_streaming_handler(
+            &codec::encoded(&proto::LIST_INVOICES),
+            move |ctx, requests, sink| unary::list_invoices(&list, ctx, requests, sink),
+        )
+        .add_duplex_streaming_handler(
             &codec::encoded(&proto::EXPORT_INVOICES),
-            move |ctx, request, sink| {
-                export::export(&rows, ctx, request, sink, export::Shape::Invoices)
+            move |ctx, requests, sink| {
+                export::export(&rows, ctx, requests, sink, export::Shape::Invoices)
             },
         )
-        .add_server_streaming_handler(
+        .add_duplex_streaming_handler(
             &codec::encoded(&proto::EXPORT_INVOICE_BATCHES),
-            move |ctx, request, sink| {
-                export::export(&batches, ctx, request, sink, export::Shape::Batches)
+            move |ctx, requests, sink| {
+                export::export(&batches, ctx, requests, sink, export::Shape::Batches)
             },
         )
-        // On the wire a client-streaming rpc is a duplex one with a single response; served as
-        // one, its sink tells of a cancel.
         .add_duplex_streaming_handler(
             &codec::parsed(&proto::BULK_CREATE),
             move |ctx, requests, sink| bulk_create::bulk_create(&bulk, ctx, requests, sink),
@@ -113,34 +109,4 @@ pub fn service(shared: &Arc<Shared>) -> grpcio::Service {
             move |ctx, events_in, sink| reconcile::reconcile(&events, ctx, events_in, sink),
         )
         .build()
-}
-
-/// Sends a message when there is room for it; [`Error::Cancelled`] when the call is over.
-async fn send<T>(sink: &mut DuplexSink<T>, message: T, flags: WriteFlags) -> Result<()> {
-    let mut message = Some((message, flags));
-    let send = poll_fn(|cx| {
-        let mut sink = std::pin::Pin::new(&mut *sink);
-        futures::ready!(sink.as_mut().poll_ready(cx))?;
-        // OK because the future is done after this.
-        std::task::Poll::Ready(sink.start_send(message.take().expect("sent once")))
-    });
-    send.await.map_err(|_| Error::Cancelled)
-}
-
-/// Ends a call of both directions: OK, or with the status of the error.
-async fn finish<T>(mut sink: DuplexSink<T>, result: Result<()>, config: &Config) {
-    // An error in any of these is a call that is over already.
-    let end = async {
-        match result {
-            Ok(()) => drop(futures::SinkExt::close(&mut sink).await),
-            Err(error) => drop(sink.fail(status::status(&error)).await),
-        }
-    };
-    select(pin!(end), Delay::new(grace(config))).await;
-}
-
-/// How long the end of a call waits for a client that takes nothing: it is behind the messages that the
-/// client has not taken. Then the call is cancelled, and its place is free.
-fn grace(config: &Config) -> Duration {
-    Duration::from_millis(config.stall_timeout_ms) * 10
 }

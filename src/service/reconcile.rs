@@ -5,59 +5,81 @@
 use std::sync::Arc;
 
 use futures::{try_join, StreamExt};
-use grpcio::{DuplexSink, RequestStream, RpcContext, WriteFlags};
+use grpcio::{DuplexSink, RpcContext, WriteFlags};
 use protobuf::EnumOrUnknown;
 
 use crate::bridge::{self, Receiver, Sender};
 use crate::error::{Error, Result};
 use crate::model::{Ack, Event};
 use crate::proto::report::{ReconcileAck, ReconcileEvent};
+use crate::service::call::{send, Call, Requests};
 use crate::service::codec::Request;
 use crate::service::watch::Watch;
-use crate::service::{finish, send, validate, Shared};
+use crate::service::{validate, Shared};
 use crate::store::reconcile::apply;
 
-type Events = RequestStream<Request<ReconcileEvent>>;
 type Acks = DuplexSink<ReconcileAck>;
 
-pub fn reconcile(shared: &Arc<Shared>, ctx: RpcContext<'_>, mut events: Events, mut acks: Acks) {
-    let permit = shared.limits.admit(&shared.limits.reconciles, ctx.peer());
-    let shared = Arc::clone(shared);
+pub fn reconcile(
+    shared: &Arc<Shared>,
+    ctx: RpcContext<'_>,
+    mut events: Requests<ReconcileEvent>,
+    mut acks: Acks,
+) {
+    let call = Call::new(shared, &ctx);
     ctx.spawn(async move {
-        let result = match &permit {
-            Ok(_) => {
-                let watch = Watch::new(&shared.config);
-                let (queue, queued) = bridge::bounded(shared.config.reconcile_queue_events);
-                let halves = async {
-                    try_join!(
-                        take(&mut events, queue, &watch, shared.config.max_message_bytes),
-                        acknowledge(&shared, queued, &mut acks, &watch),
-                    )
-                };
-                watch.guard(halves).await.map(|_| ())
-            }
-            Err(error) => Err(error.clone()),
+        let result = match call.first(&mut events).await {
+            Ok(Some(first)) => Box::pin(halves(&call, first, &mut events, &mut acks)).await,
+            // The client has ended its side at once, or the call is over.
+            Ok(None) => Ok(()),
+            Err(error) => Err(error),
         };
-        shared.count(&result);
-        finish(acks, result, &shared.config).await;
-        // Only now: dropping the events of an open call cancels it.
-        drop(events);
+        call.count(&result);
+        call.finish(acks, events, &result).await;
     });
 }
 
-/// The first half. Dropping the queue tells the second that there are no more.
+async fn halves(
+    call: &Call,
+    first: Request<ReconcileEvent>,
+    events: &mut Requests<ReconcileEvent>,
+    acks: &mut Acks,
+) -> Result<()> {
+    let shared = &call.shared;
+    let _permit = shared.limits.admit(&shared.limits.reconciles, call.peer.clone())?;
+    let watch = Watch::new(call);
+    let (queue, queued) = bridge::bounded(shared.config.reconcile_queue_events);
+    let take = async {
+        let max_bytes = shared.config.max_message_bytes;
+        let taken = watch.guard_taking(take(first, events, &queue, &watch, max_bytes)).await;
+        // Tells the other half that there are no more.
+        drop(queue);
+        match taken {
+            Err(Error::Cancelled) => Err(Error::Cancelled),
+            // What was taken before is acknowledged nevertheless.
+            taken => Ok(taken),
+        }
+    };
+    let acknowledge = watch.guard_giving(acknowledge(shared, queued, acks, &watch));
+    let (taken, ()) = try_join!(take, acknowledge)?;
+    taken
+}
+
+/// The first half.
 async fn take(
-    events: &mut Events,
-    queue: Sender<Event>,
+    first: Request<ReconcileEvent>,
+    events: &mut Requests<ReconcileEvent>,
+    queue: &Sender<Event>,
     watch: &Watch,
     max_bytes: usize,
 ) -> Result<()> {
-    while let Some(event) = watch.idle.during(events.next()).await {
-        // An error is a call that is over.
-        let event = event.map_err(|_| Error::Cancelled)?;
+    let mut next = Some(first);
+    while let Some(event) = next {
         let event = event.message("ReconcileEvent", max_bytes)?;
         // It can only fail when the second half is gone, and then this one is dropped with it.
         queue.send(validate::event(event)).await.map_err(|_| Error::Cancelled)?;
+        // An error is a call that is over.
+        next = watch.idle.during(events.next()).await.transpose().map_err(|_| Error::Cancelled)?;
     }
     Ok(())
 }

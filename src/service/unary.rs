@@ -5,14 +5,18 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::channel::oneshot;
-use grpcio::{Deadline, RpcContext, UnarySink};
+use futures::FutureExt;
+use grpcio::{ClientStreamingSink, RpcContext};
 
+use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::model::{self, Filter};
 use crate::proto::report::{
     CurrencyTotal, ListInvoicesRequest, ListInvoicesResponse, Summary, SummaryRequest,
 };
+use crate::service::call::{is_over, Call, Requests};
 use crate::service::codec::{Encoded, Request};
+use crate::service::sweep::Look;
 use crate::service::{status, token, validate, Shared};
 use crate::stop::{Reason, Stop};
 use crate::store::read;
@@ -20,29 +24,31 @@ use crate::store::read;
 pub fn get_summary(
     shared: &Arc<Shared>,
     ctx: RpcContext<'_>,
-    request: Request<SummaryRequest>,
-    sink: UnarySink<Summary>,
+    requests: Requests<SummaryRequest>,
+    sink: ClientStreamingSink<Summary>,
 ) {
-    let request = request.message("SummaryRequest", shared.config.max_request_bytes);
-    let query = request.and_then(validate::summary).map(|filter| Query {
-        cost: if filter.has_dates() { Cost::Unbounded } else { Cost::Totals },
-        read: move |conn: &_| read::summary(conn, &filter).and_then(summary_message),
+    answer(shared, ctx, requests, sink, |config, request| {
+        let request = request.message("SummaryRequest", config.max_request_bytes)?;
+        let filter = validate::summary(request)?;
+        Ok(Query {
+            cost: if filter.has_dates() { Cost::Unbounded } else { Cost::Totals },
+            read: move |conn: &_| read::summary(conn, &filter).and_then(summary_message),
+        })
     });
-    answer(shared, ctx, sink, query);
 }
 
 pub fn list_invoices(
     shared: &Arc<Shared>,
     ctx: RpcContext<'_>,
-    request: Request<ListInvoicesRequest>,
-    sink: UnarySink<Encoded>,
+    requests: Requests<ListInvoicesRequest>,
+    sink: ClientStreamingSink<Encoded>,
 ) {
-    let request = request.message("ListInvoicesRequest", shared.config.max_request_bytes);
-    let query = request.and_then(|request| {
-        let (filter, size) = validate::list(&request, shared.config.max_page_size)?;
+    answer(shared, ctx, requests, sink, |config, request| {
+        let request = request.message("ListInvoicesRequest", config.max_request_bytes)?;
+        let (filter, size) = validate::list(&request, config.max_page_size)?;
         let after = token::decode(&filter, &request.page_token)?;
         // With statuses or dates a page may read any number of invoices that do not match.
-        let is_page = size <= shared.config.inline_rows
+        let is_page = size <= config.inline_rows
             && filter.statuses == Filter::ALL_STATUSES
             && !filter.has_dates();
         Ok(Query {
@@ -50,7 +56,6 @@ pub fn list_invoices(
             read: move |conn: &_| page_message(conn, &filter, after, size),
         })
     });
-    answer(shared, ctx, sink, query);
 }
 
 /// The response of a page. The invoices are encoded already, and fields of a message may be encoded one
@@ -95,20 +100,20 @@ pub struct UnderWay {
     unbounded: AtomicUsize,
 }
 
-/// One of them.
-struct Call {
-    shared: Arc<Shared>,
+/// One of them, from its message to its end.
+struct Counted<'a> {
+    shared: &'a Shared,
     is_unbounded: bool,
     /// Whether there was no other when it began.
     is_alone: bool,
 }
 
-impl Call {
-    fn begin(shared: &Arc<Shared>, is_unbounded: bool) -> Call {
+impl Counted<'_> {
+    fn begin(shared: &Shared, is_unbounded: bool) -> Counted<'_> {
         let UnderWay { all, unbounded } = &shared.unary_calls;
         let is_alone = all.fetch_add(1, Ordering::Relaxed) == 0;
         unbounded.fetch_add(usize::from(is_unbounded), Ordering::Relaxed);
-        Call { shared: Arc::clone(shared), is_unbounded, is_alone }
+        Counted { shared, is_unbounded, is_alone }
     }
 
     /// Whether a query is run here and now, and not on a worker thread.
@@ -131,7 +136,7 @@ impl Call {
     }
 }
 
-impl Drop for Call {
+impl Drop for Counted<'_> {
     fn drop(&mut self) {
         let UnderWay { all, unbounded } = &self.shared.unary_calls;
         all.fetch_sub(1, Ordering::Relaxed);
@@ -139,54 +144,92 @@ impl Drop for Call {
     }
 }
 
-/// Runs the query and sends its result.
-fn answer<T: Send + 'static>(
+/// Makes a query of the message of the call, runs it, and sends its result.
+fn answer<M, T: Send + 'static, R>(
     shared: &Arc<Shared>,
     ctx: RpcContext<'_>,
-    sink: UnarySink<T>,
-    query: Result<Query<impl Fn(&read::Connection) -> Result<T> + Send + 'static>>,
-) {
-    let is_unbounded = matches!(query, Ok(Query { cost: Cost::Unbounded, .. }));
-    let call = Call::begin(shared, is_unbounded);
-    let result = query.and_then(|Query { cost, read }| {
-        let is_for_here = call.is_for_here(cost);
-        let now = is_for_here.then(|| shared.store.reader.read_now(&read)).transpose()?;
-        Ok(match now.flatten() {
-            Some(response) => Answer::Now(response),
-            None => Answer::Later(queue(shared, &ctx, read)?),
-        })
-    });
+    mut requests: Requests<M>,
+    sink: ClientStreamingSink<T>,
+    query: impl Fn(&Config, Request<M>) -> Result<Query<R>> + Send + 'static,
+) where
+    M: protobuf::Message + Send + 'static,
+    R: Fn(&read::Connection) -> Result<T> + Send + 'static,
+{
+    let call = Call::new(shared, &ctx);
     ctx.spawn(async move {
-        let result = match result {
+        let request = call.only(&mut requests, "the request").await;
+        let query = request.and_then(|request| query(&call.shared.config, request));
+        let is_unbounded = matches!(query, Ok(Query { cost: Cost::Unbounded, .. }));
+        let counted = Counted::begin(&call.shared, is_unbounded);
+        let result = match query.and_then(|query| begin(&call, &counted, query)) {
             Ok(Answer::Now(response)) => Ok(response),
-            Ok(Answer::Later(result)) => result.await.unwrap_or_else(|_| Err(lost_job())),
+            Ok(Answer::Later(result, stop)) => later(&call, &mut requests, result, &stop).await,
             Err(error) => Err(error),
         };
-        call.shared.count(&result);
-        // An error here is a call that is over already.
-        let _ = match result {
-            Ok(response) => sink.success(response).await,
-            Err(error) => sink.fail(status::status(&error)).await,
+        call.count(&result);
+        let sent = match result {
+            Ok(response) => sink.success(response),
+            Err(error) => sink.fail(status::status(&error)),
         };
+        // An error here is a call that is over already.
+        call.leave(sent.map(drop), &mut requests).await;
     });
 }
 
 enum Answer<T> {
     Now(T),
-    Later(oneshot::Receiver<Result<T>>),
+    Later(oneshot::Receiver<Result<T>>, Stop),
 }
+
+/// Reads here and now where that is quick, and hands the query to a worker thread where it is not.
+fn begin<T: Send + 'static>(
+    call: &Call,
+    counted: &Counted<'_>,
+    query: Query<impl Fn(&read::Connection) -> Result<T> + Send + 'static>,
+) -> Result<Answer<T>> {
+    let Query { cost, read } = query;
+    if counted.is_for_here(cost) {
+        if let Some(response) = call.shared.store.reader.read_now(&read)? {
+            return Ok(Answer::Now(response));
+        }
+    }
+    let stop = stop(call);
+    let result = queue(&call.shared, read, stop.clone())?;
+    Ok(Answer::Later(result, stop))
+}
+
+/// The result of a query that a worker thread has, or why nobody waits for it any more: then the query
+/// ends too.
+async fn later<M, T>(
+    call: &Call,
+    requests: &mut Requests<M>,
+    result: oneshot::Receiver<Result<T>>,
+    stop: &Stop,
+) -> Result<T> {
+    let result = async { result.await.unwrap_or_else(|_| Err(lost_job())) };
+    let look = || {
+        if is_over(requests) {
+            stop.stop(Reason::ClientGone);
+        }
+        stop.check().map_or_else(|why| Look::Over(Err(why)), |()| Look::In(LOOK))
+    };
+    call.shared.sweep.watch(None, result, look).await
+}
+
+/// Between two looks at whether the client still waits.
+const LOOK: Duration = Duration::from_millis(50);
 
 fn queue<T: Send + 'static>(
     shared: &Arc<Shared>,
-    ctx: &RpcContext<'_>,
     read: impl Fn(&read::Connection) -> Result<T> + Send + 'static,
+    stop: Stop,
 ) -> Result<oneshot::Receiver<Result<T>>> {
-    let limit = TimeLimit::of(shared, ctx);
     let (reply, result) = oneshot::channel();
     let for_job = Arc::clone(shared);
     let job = move || {
+        let result = stop.check().and_then(|()| for_job.store.reader.read(&stop, read));
         // OK to fail: the call is over.
-        let _ = reply.send(limit.read(&for_job, read));
+        let _ = reply.send(result);
     };
     shared.unary.submit(job).map_err(|_| {
         let max = shared.config.max_queued_unary;
@@ -200,41 +243,13 @@ fn lost_job() -> Error {
     Error::Internal("the job of a unary call was dropped".to_owned())
 }
 
-/// The limits on the time of a unary call.
-#[derive(Clone, Copy)]
-struct TimeLimit {
-    deadline: Deadline,
-    until: Instant,
-    max_ms: u64,
-}
-
-impl TimeLimit {
-    fn of(shared: &Shared, ctx: &RpcContext<'_>) -> TimeLimit {
-        let max_ms = shared.config.unary_timeout_ms;
-        TimeLimit {
-            deadline: ctx.deadline(),
-            until: Instant::now() + Duration::from_millis(max_ms),
-            max_ms,
-        }
-    }
-
-    /// Reads within the limits: what is interrupted is DEADLINE_EXCEEDED.
-    fn read<T>(
-        self,
-        shared: &Shared,
-        read: impl FnOnce(&read::Connection) -> Result<T>,
-    ) -> Result<T> {
-        let stop = self.stop();
-        stop.check()?;
-        shared.store.reader.read(&stop, read)
-    }
-
-    fn stop(self) -> Stop {
-        let limit = format!("unary_timeout_ms: the query took more than {} ms", self.max_ms);
-        Stop::default()
-            .when(move || Instant::now() >= self.until, Reason::Limit(limit))
-            .when(move || self.deadline.exceeded(), Reason::Deadline)
-    }
+/// Why a query must end.
+fn stop(call: &Call) -> Stop {
+    let max_ms = call.shared.config.unary_timeout_ms;
+    let until = Instant::now() + Duration::from_millis(max_ms);
+    let limit = format!("unary_timeout_ms: the query took more than {max_ms} ms");
+    call.stop(&call.shared.stopping.queries)
+        .when(move || Instant::now() >= until, Reason::Limit(limit))
 }
 
 fn summary_message(summary: model::Summary) -> Result<Summary> {

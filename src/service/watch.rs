@@ -2,114 +2,105 @@
 //! longest life.
 
 use std::future::Future;
-use std::pin::pin;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use futures::future::poll_fn;
-use futures::task::{waker_ref, ArcWake};
-use futures_timer::Delay;
-
-use crate::config::Config;
 use crate::error::{Error, Result};
+use crate::service::call::{Call, STOP_GRACE};
+use crate::service::sweep::{Look, Sweep};
+use crate::stop::Stop;
 
 /// The times of one stream.
 pub struct Watch {
-    start: Instant,
+    sweep: Sweep,
+    /// Why the stream must end, whatever it does.
+    pub stop: Stop,
+    /// Told when the server is to stop; then nobody waits long for a client.
+    waits: Stop,
     /// Since when the stream waits for its client to send; see [`Wait`].
     pub idle: Wait,
     /// Since when the stream waits for its client to take.
     pub stall: Wait,
-    idle_timeout: Duration,
-    stall_timeout: Duration,
-    max_age: Duration,
+    /// Since when there is the stream.
+    age: Wait,
 }
 
 impl Watch {
-    pub fn new(config: &Config) -> Watch {
+    pub fn new(call: &Call) -> Watch {
+        let (config, stopping) = (&call.shared.config, &call.shared.stopping);
         let start = Instant::now();
-        Watch {
+        let wait = |limit_ms, what, is_for_client| Wait {
             start,
-            idle: Wait { start, since: AtomicU64::new(NOT_WAITING) },
-            stall: Wait { start, since: AtomicU64::new(NOT_WAITING) },
-            idle_timeout: Duration::from_millis(config.idle_timeout_ms),
-            stall_timeout: Duration::from_millis(config.stall_timeout_ms),
-            max_age: Duration::from_millis(config.max_stream_age_ms),
+            since: AtomicU64::new(NOT_WAITING),
+            limit: Duration::from_millis(limit_ms),
+            what,
+            is_for_client,
+        };
+        let age = wait(config.max_stream_age_ms, "max_stream_age_ms: the stream is too old", false);
+        age.begin();
+        Watch {
+            sweep: call.shared.sweep.clone(),
+            stop: call.stop(&stopping.calls),
+            waits: stopping.waits.clone(),
+            idle: wait(config.idle_timeout_ms, "idle_timeout_ms: the client sent nothing", true),
+            stall: wait(config.stall_timeout_ms, "stall_timeout_ms: the client took nothing", true),
+            age,
         }
     }
 
-    /// The result of `work`, or DEADLINE_EXCEEDED when a limit passes before it.
+    /// The result of `work`, or why the stream ends before it: all limits on time, and its stop.
     pub async fn guard<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
-        let (mut work, mut expired) = (pin!(work), pin!(self.expired()));
-        let mut alarm: Option<Arc<Alarm>> = None;
-        poll_fn(|cx| {
-            if let Poll::Ready(result) = work.as_mut().poll(cx) {
-                return Poll::Ready(result);
-            }
-            let alarm = match &mut alarm {
-                Some(alarm) if alarm.task.will_wake(cx.waker()) => alarm,
-                other => other.insert(Arc::new(Alarm::new(cx.waker().clone()))),
-            };
-            // Not for every message: the look takes a hundredth of the time of a row.
-            if !alarm.rang.load(Ordering::Acquire) {
-                return Poll::Pending;
-            }
-            alarm.rang.store(false, Ordering::Relaxed);
-            expired.as_mut().poll(&mut Context::from_waker(&waker_ref(alarm))).map(Err)
-        })
-        .await
+        self.guard_by(&[&self.idle, &self.stall, &self.age], work).await
     }
 
-    /// Waits for the first limit to pass.
-    async fn expired(&self) -> Error {
-        loop {
-            let waits = [
-                (self.idle.left(self.idle_timeout), "idle_timeout_ms: the client sent nothing"),
-                (self.stall.left(self.stall_timeout), "stall_timeout_ms: the client took nothing"),
-                (
-                    self.max_age.saturating_sub(self.start.elapsed()),
-                    "max_stream_age_ms: the stream is too old",
-                ),
-            ];
-            // OK because the array is not empty.
-            let (left, what) = waits.into_iter().min().expect("three waits");
-            if left.is_zero() {
-                return Error::DeadlineExceeded(what.to_owned());
-            }
-            Delay::new(left).await;
+    /// [`Watch::guard`] for a half that takes messages.
+    pub async fn guard_taking<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
+        self.guard_by(&[&self.idle, &self.age], work).await
+    }
+
+    /// [`Watch::guard`] for a half that gives messages.
+    pub async fn guard_giving<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
+        self.guard_by(&[&self.stall], work).await
+    }
+
+    async fn guard_by<T>(
+        &self,
+        waits: &[&Wait],
+        work: impl Future<Output = Result<T>>,
+    ) -> Result<T> {
+        let look = || self.left(waits).map_or_else(|why| Look::Over(Err(why)), Look::In);
+        self.sweep.watch(Some(&self.stop), work, look).await
+    }
+
+    /// The time to the first limit; an error when it has passed.
+    fn left(&self, waits: &[&Wait]) -> Result<Duration> {
+        self.stop.check()?;
+        let stopping = self.waits.reason();
+        let is_stopping = stopping.is_some();
+        let left = |wait: &&&Wait| wait.left(is_stopping);
+        // OK because no caller has an empty slice.
+        let first = waits.iter().min_by_key(left).expect("a wait");
+        match (first.left(is_stopping), stopping) {
+            (Duration::ZERO, Some(reason)) if first.is_for_client => Err(reason.into()),
+            (Duration::ZERO, _) => Err(Error::DeadlineExceeded(first.what.to_owned())),
+            (left, _) => Ok(left),
         }
-    }
-}
-
-/// Wakes a task, and tells it that it was this that woke it.
-struct Alarm {
-    task: Waker,
-    rang: AtomicBool,
-}
-
-impl Alarm {
-    /// As if it had rung, so that it is set.
-    fn new(task: Waker) -> Alarm {
-        Alarm { task, rang: AtomicBool::new(true) }
-    }
-}
-
-impl ArcWake for Alarm {
-    fn wake_by_ref(alarm: &Arc<Alarm>) {
-        alarm.rang.store(true, Ordering::Release);
-        alarm.task.wake_by_ref();
     }
 }
 
 const NOT_WAITING: u64 = u64::MAX;
 
-/// Since when something is waited for. (An atomic only so that the future of a stream is `Send`.)
+/// Since when something is waited for, and for how long. (An atomic only so that the future of a stream is
+/// `Send`.)
 pub struct Wait {
     start: Instant,
     /// Milliseconds after `start`, or [`NOT_WAITING`].
     since: AtomicU64,
+    limit: Duration,
+    /// The limit's name, and what passed it.
+    what: &'static str,
+    /// Whether it is the client that is waited for.
+    is_for_client: bool,
 }
 
 impl Wait {
@@ -126,11 +117,15 @@ impl Wait {
         self.since.store(self.start.elapsed().as_millis() as u64, Ordering::Relaxed);
     }
 
-    /// What is left of `timeout`; all of it while nothing is waited for.
-    fn left(&self, timeout: Duration) -> Duration {
+    /// What is left of the limit; all of it while nothing is waited for.
+    fn left(&self, is_stopping: bool) -> Duration {
+        let limit = match is_stopping && self.is_for_client {
+            true => self.limit.min(STOP_GRACE),
+            false => self.limit,
+        };
         match self.since.load(Ordering::Relaxed) {
-            NOT_WAITING => timeout,
-            since => (Duration::from_millis(since) + timeout).saturating_sub(self.start.elapsed()),
+            NOT_WAITING => limit,
+            since => (Duration::from_millis(since) + limit).saturating_sub(self.start.elapsed()),
         }
     }
 }
