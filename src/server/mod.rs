@@ -1,6 +1,7 @@
 //! The server: what a program starts, asks for its address, and stops.
 
 use std::net::{SocketAddr, ToSocketAddrs};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -87,6 +88,7 @@ impl Server {
             unary_calls: UnderWay::default(),
             exports: exports.queue(),
             sweep,
+            calls_open: AtomicUsize::new(0),
             stopping: Stopping::default(),
             seldom: Seldom::default(),
             config,
@@ -177,16 +179,22 @@ impl Server {
             return true;
         }
         self.tell(&stopping.queries);
-        if has_stopped(drain.saturating_sub(STOP_GRACE)) {
-            return true;
+        let start = Instant::now();
+        let calls_open = || self.shared.calls_open.load(Ordering::Relaxed);
+        while calls_open() > 0 && start.elapsed() + STOP_GRACE < drain {
+            if has_stopped(Duration::from_millis(20)) {
+                return true;
+            }
         }
-        let open = self.streams_open();
-        log::info!("ending {open} streams that are open after {drain:?}");
-        self.tell(&stopping.calls);
-        // For their statuses to get out.
-        if has_stopped(STOP_GRACE) {
-            return true;
+        if calls_open() > 0 {
+            log::info!("ending {} calls that are open after {drain:?}", calls_open());
+            self.tell(&stopping.calls);
+            // For their statuses to get out.
+            if has_stopped(STOP_GRACE) {
+                return true;
+            }
         }
+        // Also where no call is left: the connection of a client that answers no PING ends by this.
         grpc.cancel_all_calls();
         has_stopped(CANCEL_TIMEOUT)
     }

@@ -29,6 +29,8 @@ pub type Requests<M> = RequestStream<Request<M>>;
 
 /// How long a stop of the server bears with a query, and with a client that neither sends nor takes.
 pub const STOP_GRACE: Duration = Duration::from_millis(250);
+/// How long it waits for the end of a call to be on its way. Longer only because a host may be busy.
+const END_GRACE: Duration = Duration::from_secs(1);
 
 /// What a stop of the server tells, in the order of the fields. Each has the reason of those after it.
 pub struct Stopping {
@@ -57,6 +59,7 @@ pub struct Call {
 
 impl Call {
     pub fn new(shared: &Arc<Shared>, ctx: &RpcContext<'_>) -> Call {
+        shared.calls_open.fetch_add(1, Ordering::Relaxed);
         Call { shared: Arc::clone(shared), peer: ctx.peer(), deadline: ctx.deadline() }
     }
 
@@ -123,36 +126,49 @@ impl Call {
         result: &Result<()>,
     ) {
         // An error in any of these is a call that is over already.
-        let end = async {
-            match result {
-                Ok(()) => drop(sink.close().await),
-                // A sink that has told of the end of its call panics when it is polled again.
-                Err(Error::Cancelled) => {}
-                Err(error) => {
-                    if poll_fn(|cx| Pin::new(&mut sink).poll_ready(cx)).await.is_ok() {
-                        drop(sink.fail(status(error)).await);
-                    }
+        match result {
+            Ok(()) => self.leave(async { drop(sink.close().await) }, &mut requests).await,
+            // A sink that has told of the end of its call panics when it is polled again.
+            Err(Error::Cancelled) => {}
+            Err(error) => {
+                let ready = poll_fn(|cx| Pin::new(&mut sink).poll_ready(cx));
+                let ready = self.shared.sweep.within(ready, || self.patience(STOP_GRACE)).await;
+                if matches!(ready, Some(Ok(()))) {
+                    let failed = sink.fail(status(error));
+                    self.leave(async { drop(failed.await) }, &mut requests).await;
                 }
             }
-        };
-        self.leave(end, &mut requests).await;
+        }
         // Only now: dropping the requests of an open call cancels it.
         drop(requests);
     }
 
-    /// Waits for the end of a call, which is behind the messages that the client has not taken. It may
-    /// come back for them, and find why it was ended; but not for ever. What is left then is cancelled.
+    /// Waits for the end of a call to be on its way. What is left then is cancelled.
     pub async fn leave<M>(&self, end: impl Future<Output = ()>, requests: &mut Requests<M>) {
-        let Shared { config, stopping, sweep, .. } = &*self.shared;
-        let grace = Duration::from_millis(config.stall_timeout_ms).saturating_mul(10);
-        let limit = || if stopping.waits.is_stopped() { grace.min(STOP_GRACE) } else { grace };
         let mut end = std::pin::pin!(end);
         let end = poll_fn(|cx| {
             // Requests that were read to their end cancel nothing when they are dropped.
             is_over(requests);
             end.as_mut().poll(cx)
         });
-        sweep.within(end, limit).await;
+        self.shared.sweep.within(end, || self.patience(END_GRACE)).await;
+    }
+
+    /// How long the end of a call may be behind messages that the client has not taken. It may come back
+    /// for them, and find why it was ended; but not for ever, nor, but for `late`, after its own deadline
+    /// or when the server is to stop.
+    fn patience(&self, late: Duration) -> Duration {
+        let limit = Duration::from_millis(self.shared.config.stall_timeout_ms).saturating_mul(10);
+        match self.shared.stopping.waits.is_stopped() || self.deadline.exceeded() {
+            true => limit.min(late),
+            false => limit,
+        }
+    }
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        self.shared.calls_open.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -35,6 +35,7 @@ mod validate;
 mod watch;
 mod wire;
 
+use std::sync::atomic::AtomicUsize;
 use std::sync::Arc;
 
 use grpcio::ServiceBuilder;
@@ -63,6 +64,8 @@ pub struct Shared {
     pub echoes: echo::Echoes,
     pub poller: poller::Poller,
     pub sweep: Sweep,
+    /// Calls that are open, those without a message too.
+    pub calls_open: AtomicUsize,
     pub stopping: Stopping,
     /// For the log of calls without a message.
     pub seldom: Seldom,

@@ -1,6 +1,9 @@
 //! What the tests of the wire share: a server with a database of its own, and data for it.
 #![allow(dead_code)] // Each test binary uses a part.
 
+pub mod http2;
+pub mod process;
+
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
