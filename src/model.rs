@@ -85,6 +85,7 @@ pub struct NewInvoice<'a> {
 /// An event of Reconcile: one that is fit to be applied, or one that is to be refused.
 #[derive(Clone, Debug)]
 pub struct Event {
+    /// Empty where that of the message is too long.
     pub event_id: String,
     /// What to apply, or what is wrong with it.
     pub payment: Result<Payment, Violation>,

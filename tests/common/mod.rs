@@ -15,7 +15,10 @@ use billstream::proto::report::{
 use billstream::{Config, Server};
 use futures::executor::block_on;
 use futures::{SinkExt, StreamExt};
-use grpcio::{CallOption, ChannelBuilder, EnvBuilder, RpcStatus, RpcStatusCode, WriteFlags};
+use grpcio::{
+    CallOption, ChannelBuilder, EnvBuilder, GrpcSlice, Marshaller, Method, RpcStatus,
+    RpcStatusCode, WriteFlags,
+};
 use protobuf::well_known_types::timestamp::Timestamp;
 use protobuf::MessageField;
 
@@ -204,6 +207,22 @@ pub fn collect<T>(
 
 pub fn sequences(invoices: &[Invoice]) -> Vec<i64> {
     invoices.iter().map(|invoice| invoice.sequence).collect()
+}
+
+/// A method whose requests are bytes.
+pub fn raw<Q, P>(method: &Method<Q, P>) -> Method<Vec<u8>, P> {
+    Method {
+        ty: method.ty,
+        name: method.name,
+        req_mar: Marshaller {
+            ser: |bytes, slice| {
+                *slice = GrpcSlice::from(bytes.clone());
+                Ok(())
+            },
+            de: |_| unreachable!("a client receives no requests"),
+        },
+        resp_mar: Marshaller { ser: method.resp_mar.ser, de: method.resp_mar.de },
+    }
 }
 
 /// The status of a call that failed.

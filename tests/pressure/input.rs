@@ -4,29 +4,13 @@ use billstream::proto::report::{BulkResult, ListInvoicesResponse};
 use billstream::proto::{BULK_CREATE, LIST_INVOICES, RECONCILE};
 use futures::executor::block_on;
 use futures::{SinkExt, StreamExt};
-use grpcio::{CallOption, ChannelBuilder, EnvBuilder, GrpcSlice, Marshaller, Method, WriteFlags};
+use grpcio::{CallOption, ChannelBuilder, EnvBuilder, WriteFlags};
 
 use crate::common::*;
 use crate::support::*;
 
 /// The largest message, by default.
 const MAX_BYTES: usize = 4 << 20;
-
-/// A method whose requests are bytes.
-fn raw<Q, P>(method: &Method<Q, P>) -> Method<Vec<u8>, P> {
-    Method {
-        ty: method.ty,
-        name: method.name,
-        req_mar: Marshaller {
-            ser: |bytes, slice| {
-                *slice = GrpcSlice::from(bytes.clone());
-                Ok(())
-            },
-            de: |_| unreachable!("a client receives no requests"),
-        },
-        resp_mar: Marshaller { ser: method.resp_mar.ser, de: method.resp_mar.de },
-    }
-}
 
 /// Sends `bytes` as a message to one method of each kind; how the calls end is not the question.
 fn send(client: &grpcio::Client, bytes: &[u8]) {

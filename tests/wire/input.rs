@@ -10,10 +10,7 @@ use billstream::proto::{BULK_CREATE, EXPORT_INVOICES, GET_SUMMARY, RECONCILE};
 use billstream::Config;
 use futures::executor::block_on;
 use futures::{SinkExt, StreamExt};
-use grpcio::{
-    CallOption, ChannelBuilder, EnvBuilder, GrpcSlice, Marshaller, Method, RpcStatus,
-    RpcStatusCode, WriteFlags,
-};
+use grpcio::{CallOption, ChannelBuilder, EnvBuilder, RpcStatus, RpcStatusCode, WriteFlags};
 use protobuf::{EnumOrUnknown, Message};
 
 use crate::common::*;
@@ -114,22 +111,6 @@ fn a_refused_event_is_answered_and_kept_in_few_bytes() {
     // Whatever is remembered of the refused ones, and however.
     let pages = |name| server.sql().query_row(name, [], |row| row.get::<_, i64>(0)).unwrap();
     assert!(pages("PRAGMA page_count") * pages("PRAGMA page_size") < 1 << 20);
-}
-
-/// A method whose requests are bytes.
-fn raw<Q, P>(method: &Method<Q, P>) -> Method<Vec<u8>, P> {
-    Method {
-        ty: method.ty,
-        name: method.name,
-        req_mar: Marshaller {
-            ser: |bytes, slice| {
-                *slice = GrpcSlice::from(bytes.clone());
-                Ok(())
-            },
-            de: |_| unreachable!("a client receives no requests"),
-        },
-        resp_mar: Marshaller { ser: method.resp_mar.ser, de: method.resp_mar.de },
-    }
 }
 
 /// What a hostile client may send, as fields that come again up to `bytes`, and what it is told.
