@@ -1,0 +1,15 @@
+//! The command line, as a user has it: the built binary, real files, real connections.
+//!
+//! Every wait has a deadline, and every process ends with its test. Faults are put between client
+//! and server by [`proxy::Proxy`], whose gates say when: nothing is timed by sleeping.
+
+mod export;
+mod generate;
+mod import;
+mod list;
+mod lost;
+mod proxy;
+mod reconcile;
+mod serve;
+mod summary;
+mod support;

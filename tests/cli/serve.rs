@@ -1,0 +1,128 @@
+//! `serve`, `check` and `backup`.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use super::support::*;
+
+#[test]
+fn sigterm_and_sigint_end_the_server_with_code_0_and_nothing_is_lost() {
+    let mut server = Server::with_three();
+    let before = server.summary();
+    for signal in ["TERM", "INT"] {
+        server.process.signal(signal);
+        assert_eq!(server.process.wait(), 0, "{signal}");
+        (server.process, server.addr) = serve(&server.path("bills.db"));
+        assert_eq!(server.summary(), before);
+    }
+}
+
+#[test]
+fn a_stop_is_bounded_with_a_stalled_export_open() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = text_of(&dir.path().join("bills.db"));
+    let args = ["serve", "--db", &db, "--listen", "127.0.0.1:0", "--drain-timeout-ms", "200"];
+    let mut process = Process::start(billstream(&args));
+    let line = process.lines().recv_timeout(DEADLINE).unwrap();
+    let addr = line.strip_prefix("listening on ").unwrap();
+    let csv = dir.path().join("many.csv");
+    fs::write(&csv, generate(50_000)).unwrap();
+    run(&at(&["import", &text_of(&csv)], addr)).ok();
+    // One line is read and no more.
+    let mut export = Process::start(billstream(&at(&["export", "--retry-for-secs", "0"], addr)));
+    let mut stdout = BufReader::new(export.child.stdout.take().unwrap());
+    stdout.read_line(&mut String::new()).unwrap();
+    let start = Instant::now();
+    process.signal("TERM");
+    assert_eq!(process.wait(), 0);
+    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+}
+
+#[test]
+fn flags_go_over_variables_over_the_file_over_defaults() {
+    let server = Server::start();
+    let file = server.file("c.toml", "max_exports = 1\nmax_uploads = 1\nmax_page_size = 1\n");
+    let db = text_of(&server.path("bills.db"));
+    let mut command = billstream(&["check", "--db", &db, "--config", &file, "--max-exports", "3"]);
+    command.env("BILLSTREAM_MAX_EXPORTS", "2").env("BILLSTREAM_MAX_UPLOADS", "2");
+    let printed = Process::start(command).output().ok();
+    for line in [
+        "max_exports = 3  # --max-exports".to_owned(),
+        "max_uploads = 2  # BILLSTREAM_MAX_UPLOADS".to_owned(),
+        format!("max_page_size = 1  # {file}"),
+        "max_reconciles = 1024  # default".to_owned(),
+    ] {
+        assert!(printed.lines().any(|printed| printed == line), "no {line:?} in {printed}");
+    }
+}
+
+#[test]
+fn a_wrong_configuration_is_exit_code_2_and_is_named_with_its_place() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = dir.path().join("c.toml");
+    let file = |text: &str| {
+        fs::write(&config, text).unwrap();
+        run(&["check", "--config", &text_of(&config)])
+    };
+    file("max_export = 9").fails(2, "c.toml: unknown setting \"max_export\"");
+    file("max_exports = \"9\"")
+        .fails(2, "max_exports = \"9\": expected a whole number, 1 to 100000");
+    file("max_exports = ").fails(2, "c.toml: TOML parse error");
+    file("synchronous = \"off\"").fails(2, "expected `full` or `normal`");
+    run(&["serve", "--max-exports", "many"])
+        .fails(2, "--max-exports \"many\": expected a whole number");
+    run(&["serve", "--max-exports", "0"]).fails(2, "--max-exports: 0 is not in 1 to 100000");
+    run(&["serve", "--config", "absent.toml"]).fails(2, "absent.toml: No such file");
+    let mut command = billstream(&["serve"]);
+    command.env("BILLSTREAM_MAX_UPLOADS", "-1");
+    Process::start(command)
+        .output()
+        .fails(2, "BILLSTREAM_MAX_UPLOADS \"-1\": expected a whole number");
+}
+
+#[test]
+fn a_server_that_cannot_start_says_why_with_exit_code_1() {
+    let server = Server::with_three();
+    let before = server.summary();
+    let dir = text_of(server.dir.path());
+    run(&["serve", "--db", &dir, "--listen", "127.0.0.1:0"]).fails(1, "directory");
+    let other = text_of(&server.path("other.db"));
+    run(&["serve", "--db", &other, "--listen", &server.addr]).fails(1, &server.addr);
+    let same = text_of(&server.path("bills.db"));
+    run(&["serve", "--db", &same, "--listen", "127.0.0.1:0"]).fails(1, "bills.db");
+    let text = server.file("text.db", "this is no database, but a text of some length\n");
+    run(&["serve", "--db", &text, "--listen", "127.0.0.1:0"]).fails(1, "text.db");
+    assert_eq!(fs::read_to_string(&text).unwrap().len(), 47);
+    run(&["serve", "--db", "/proc/nowhere/a.db", "--listen", "127.0.0.1:0"])
+        .fails(1, "/proc/nowhere");
+    assert_eq!(server.summary(), before);
+}
+
+#[test]
+fn check_reports_a_sound_database_and_one_that_is_not() {
+    let mut server = Server::with_three();
+    let db = text_of(&server.path("bills.db"));
+    let report = run(&["check", "--db", &db]).ok();
+    assert!(report.contains("3 invoices, last sequence 3"), "{report}");
+    server.process.signal("TERM");
+    server.process.wait();
+    let connection = rusqlite::Connection::open(&db).unwrap();
+    connection.execute("UPDATE currency_totals SET total_cents = 1", []).unwrap();
+    drop(connection);
+    run(&["check", "--db", &db]).fails(1, "2 faults");
+    run(&["check", "--db", &text_of(&server.path("absent.db"))]).fails(1, "absent.db");
+    assert!(!server.path("absent.db").exists());
+}
+
+#[test]
+fn a_backup_is_made_while_serving_and_serves_the_same() {
+    let server = Server::with_three();
+    let (db, copy) = (text_of(&server.path("bills.db")), text_of(&server.path("copy.db")));
+    run(&["backup", "--db", &db, &copy]).ok();
+    let (_process, addr) = serve(Path::new(&copy));
+    let copied = run(&at(&["export", "--format", "ndjson"], &addr)).ok();
+    assert_eq!(copied, server.run(&["export", "--format", "ndjson"]).ok());
+    run(&["backup", "--db", &db, &copy]).fails(1, "copy.db exists");
+}
