@@ -1,5 +1,6 @@
 //! A client of the service: one connection, and a method for each rpc.
 
+use std::ffi::CStr;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,7 +22,8 @@ use crate::proto::{
 /// A connection to a server. Unary calls block; streams are futures' `Stream`s and `Sink`s, to be
 /// driven by any executor (`futures::executor::block_on` will do).
 ///
-/// It connects at the first call, and again after the connection was lost. Keep it for as long as its
+/// It connects at the first call, and again after the connection was lost; straight to the server, whatever
+/// proxy the environment names. Keep it for as long as its
 /// streams: they run on its thread. (grpcio drops a message that arrives together with an error: to
 /// resume an export, count on the last `sequence` received, not on the cursor in the status.)
 #[derive(Clone)]
@@ -32,13 +34,25 @@ pub struct Client {
 impl Client {
     /// A client of the server at `addr` (HOST:PORT), with a thread of its own.
     pub fn new(addr: &str) -> Client {
-        let env = EnvBuilder::new().cq_count(1).name_prefix("billstream-client").build();
-        Client::with_env(Arc::new(env), addr)
+        Client::with_env(environment(), addr)
     }
 
     /// A client on the threads of `env`, for a program with many.
     pub fn with_env(env: Arc<Environment>, addr: &str) -> Client {
-        let builder = ChannelBuilder::new(env)
+        Client::with_channel(Client::channel(env).connect(addr))
+    }
+
+    /// As [`Client::new`], through the proxy that `http_proxy`, `https_proxy` and `no_proxy` name in the
+    /// environment. The C core would apply them to loopback too, so by default they are not looked at.
+    pub fn through_proxy(addr: &str) -> Client {
+        let channel = Client::channel(environment());
+        Client::with_channel(channel.raw_cfg_int(HTTP_PROXY.to_owned(), 1).connect(addr))
+    }
+
+    /// The settings of a connection.
+    fn channel(env: Arc<Environment>) -> ChannelBuilder {
+        ChannelBuilder::new(env)
+            .raw_cfg_int(HTTP_PROXY.to_owned(), 0)
             .max_reconnect_backoff(Duration::from_secs(2))
             .initial_reconnect_backoff(Duration::from_millis(100))
             // Finds a server that went away without a word.
@@ -46,8 +60,7 @@ impl Client {
             .keepalive_timeout(Duration::from_secs(10))
             // Clients of one address would otherwise share a connection.
             .use_local_subchannel_pool(true)
-            .max_receive_message_len(-1);
-        Client::with_channel(builder.connect(addr))
+            .max_receive_message_len(-1)
     }
 
     /// A client on a channel that the caller has built.
@@ -55,8 +68,8 @@ impl Client {
         Client { inner: grpcio::Client::new(channel) }
     }
 
-    /// Runs `task` on the thread of the connection. A stream that is read there costs no hand-over of each
-    /// message to another thread.
+    /// Runs `task` on the thread of the connection. A stream that is read or fed there costs no hand-over of
+    /// each message to another thread.
     pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         self.inner.spawn(task);
     }
@@ -103,4 +116,12 @@ impl Client {
     ) -> Result<(ClientDuplexSender<ReconcileEvent>, ClientDuplexReceiver<ReconcileAck>)> {
         self.inner.duplex_streaming(&RECONCILE, options)
     }
+}
+
+/// Whether gRPC looks at the proxies of the environment.
+const HTTP_PROXY: &CStr = c"grpc.enable_http_proxy";
+
+/// One thread.
+fn environment() -> Arc<Environment> {
+    Arc::new(EnvBuilder::new().cq_count(1).name_prefix("billstream-client").build())
 }

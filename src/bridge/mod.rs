@@ -6,7 +6,7 @@
 //! | side | thread | future |
 //! |---|---|---|
 //! | [`Sender`] | [`Sender::send_timeout`] | [`Sender::send`], or [`Sender::poll_ready`] and [`Sender::try_send`] |
-//! | [`Receiver`] | [`Receiver::recv`] | `Stream::poll_next` |
+//! | [`Receiver`] | [`Receiver::recv`], [`Receiver::recv_timeout`] | `Stream::poll_next` |
 //!
 //! Ownership is the stop protocol. When the receiver is dropped, sends fail and [`Sender::is_closed`]
 //! turns true. When the sender is dropped, the receiver gets what was sent, and then the end.
@@ -20,7 +20,9 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use crossbeam_channel::TryRecvError;
-pub use crossbeam_channel::{RecvError, SendError, SendTimeoutError, TrySendError};
+pub use crossbeam_channel::{
+    RecvError, RecvTimeoutError, SendError, SendTimeoutError, TrySendError,
+};
 use futures::future::poll_fn;
 use futures::task::AtomicWaker;
 use futures::Stream;
@@ -142,6 +144,13 @@ impl<T> Receiver<T> {
     /// Blocks until there is a value; an error when the sender is gone and all was taken.
     pub fn recv(&self) -> Result<T, RecvError> {
         let value = self.rx.recv()?;
+        self.end.0.room.wake();
+        Ok(value)
+    }
+
+    /// As [`Receiver::recv`], and blocks up to `timeout`.
+    pub fn recv_timeout(&self, timeout: Duration) -> Result<T, RecvTimeoutError> {
+        let value = self.rx.recv_timeout(timeout)?;
         self.end.0.room.wake();
         Ok(value)
     }

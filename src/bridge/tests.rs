@@ -255,3 +255,16 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_receiver_that_waits_so_long_makes_room_too() {
+    let (tx, rx) = bounded(1);
+    let (woken, waker) = Count::new();
+    assert_eq!(rx.recv_timeout(Duration::ZERO), Err(RecvTimeoutError::Timeout));
+    tx.try_send(1).unwrap();
+    assert!(tx.poll_ready(&mut Context::from_waker(&waker)).is_pending());
+    assert_eq!(rx.recv_timeout(DEADLINE), Ok(1));
+    assert_eq!(woken.take(), 1);
+    drop(tx);
+    assert_eq!(rx.recv_timeout(DEADLINE), Err(RecvTimeoutError::Disconnected));
+}

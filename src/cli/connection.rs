@@ -1,8 +1,10 @@
-//! The flags that say which server a command talks to.
+//! The flags that say which server a command talks to, and how.
 
 use clap::Args;
 
 use billstream::client::Client;
+
+use super::retry::{Retry, RetryArgs};
 
 /// The flags of every command that is a client.
 #[derive(Args)]
@@ -16,12 +18,26 @@ pub struct Connection {
         value_parser = address
     )]
     addr: String,
+    /// Go through the proxy that http_proxy, https_proxy and no_proxy name; by default they do not
+    /// count
+    #[arg(long, env = "BILLSTREAM_HTTP_PROXY")]
+    http_proxy: bool,
+    #[command(flatten)]
+    retry: RetryArgs,
 }
 
 impl Connection {
     /// A client that connects at its first call.
     pub fn client(&self) -> Client {
-        Client::new(&self.addr)
+        match self.http_proxy {
+            true => Client::through_proxy(&self.addr),
+            false => Client::new(&self.addr),
+        }
+    }
+
+    /// The retries of a command.
+    pub fn retry(&self) -> Retry {
+        self.retry.start(&self.addr)
     }
 }
 

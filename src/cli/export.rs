@@ -9,17 +9,19 @@ use billstream::client::Client;
 use billstream::proto::report::{ExportRequest, Invoice, Summary, SummaryRequest};
 
 use super::connection::Connection;
-use super::failure::{Failure, Result};
+use super::failure::{enough, Failure, Result};
 use super::filter::Filter;
+use super::interrupt;
 use super::invoices::{ColumnArgs, InvoiceWriter};
 use super::output::{Format, FormatArgs};
 use super::progress::Progress;
-use super::retry::{Retry, RetryArgs};
+use super::retry::Retry;
 
 /// Prints every invoice that matches, in the order of their creation
 ///
 /// The set is that of the start: invoices created meanwhile are not in it. After a lost connection it
-/// goes on where it was, so that no invoice is missing and none comes twice.
+/// goes on where it was, so that no invoice is missing and none comes twice. Ctrl-C says where to go on
+/// from.
 #[derive(Args)]
 pub struct Export {
     #[command(flatten)]
@@ -41,8 +43,6 @@ pub struct Export {
     format: FormatArgs,
     #[command(flatten)]
     connection: Connection,
-    #[command(flatten)]
-    retry: RetryArgs,
 }
 
 /// Messages that are received ahead of the printing: some hundreds of kilobytes of either kind, from a server
@@ -62,17 +62,13 @@ pub fn run(args: &Export) -> Result<()> {
         out: InvoiceWriter::new(args.format.or(Format::Csv), &args.columns)?,
         printed: 0,
         progress: Progress::rows(None),
-        retry: args.retry.start(),
+        retry: args.connection.retry(),
     };
-    let summary = run.again(Run::summary)?;
-    run.last_sequence = summary.last_sequence;
-    if args.filter.is_all() && args.after_sequence == 0 {
-        let all = summary.invoice_count as u64;
-        let asked_for = if args.max_rows > 0 { args.max_rows as u64 } else { all };
-        run.progress = Progress::rows(Some(all.min(asked_for)));
-    }
-    run.again(Run::export)?;
-    run.out.flush()
+    interrupt::watch()?;
+    let result = run.run(args);
+    // Also the rows before a failure, which is about those after them.
+    let result = run.out.flush().and(result);
+    enough(result.map_err(|failure| failure.or_go_on(|| run.go_on())))
 }
 
 fn request(args: &Export) -> ExportRequest {
@@ -102,10 +98,16 @@ struct Run {
 }
 
 impl Run {
-    /// Calls until it succeeds, as long as trying again may help.
-    fn again<T>(&mut self, mut call: impl FnMut(&mut Run) -> Result<T>) -> Result<T> {
+    fn run(&mut self, args: &Export) -> Result<()> {
+        let summary = self.summary()?;
+        self.last_sequence = summary.last_sequence;
+        if args.filter.is_all() && args.after_sequence == 0 {
+            let all = summary.invoice_count as u64;
+            let asked_for = if args.max_rows > 0 { args.max_rows as u64 } else { all };
+            self.progress = Progress::rows(Some(all.min(asked_for)));
+        }
         loop {
-            match call(self) {
+            match self.export() {
                 Err(Failure::Rpc(status)) => {
                     // Whoever reads along shall not wait for rows that are here already.
                     self.out.flush()?;
@@ -117,7 +119,13 @@ impl Run {
     }
 
     fn summary(&mut self) -> Result<Summary> {
-        Ok(self.client.get_summary(&SummaryRequest::default(), CallOption::default())?)
+        let call = || self.client.get_summary(&SummaryRequest::default(), CallOption::default());
+        self.retry.unary(&self.progress, call)
+    }
+
+    fn go_on(&self) -> String {
+        let (printed, cursor) = (self.printed, self.request.after_sequence);
+        format!("{printed} rows are printed; go on with --after-sequence {cursor}")
     }
 
     /// Prints what is still to come.
@@ -161,7 +169,7 @@ impl Run {
         messages: Receiver<grpcio::Result<M>>,
         invoices: impl Fn(M) -> I,
     ) -> Result<()> {
-        while let Ok(message) = messages.recv() {
+        while let Some(message) = interrupt::recv(&messages)? {
             for invoice in invoices(message?) {
                 if invoice.sequence > self.last_sequence {
                     return Ok(());

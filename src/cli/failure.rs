@@ -11,6 +11,8 @@ use billstream::proto::error_details::{
     bad_request::FieldViolation, BadRequest, RetryInfo, Status,
 };
 
+use super::stderr::say;
+
 /// What every step of a command returns.
 pub type Result<T> = std::result::Result<T, Failure>;
 
@@ -23,8 +25,10 @@ pub enum Failure {
     Failed(String),
     /// A call ended with a status other than OK.
     Rpc(RpcStatus),
-    /// Whoever read our stdout has closed it and wants no more, such as `head`.
+    /// Whoever read our stdout has closed it, such as `head`.
     StdoutClosed,
+    /// Ctrl-C, and how to go on.
+    Interrupted(String),
 }
 
 impl Failure {
@@ -41,20 +45,29 @@ impl Failure {
         }
     }
 
+    /// Says how to go on after Ctrl-C.
+    pub fn or_go_on(self, how: impl FnOnce() -> String) -> Failure {
+        match self {
+            Failure::Interrupted(_) => Failure::Interrupted(how()),
+            other => other,
+        }
+    }
+
     /// See "Exit codes" in `billstream --help`.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Failure::StdoutClosed => 0,
-            Failure::Failed(_) | Failure::Rpc(_) => 1,
+            Failure::Failed(_) | Failure::Rpc(_) | Failure::StdoutClosed => 1,
             Failure::Usage(_) => 2,
+            Failure::Interrupted(_) => 130,
         }
     }
 
     /// Says on stderr what went wrong.
     pub fn print(&self) {
         match self {
-            Failure::StdoutClosed => {}
-            Failure::Usage(message) | Failure::Failed(message) => eprintln!("error: {message}"),
+            Failure::StdoutClosed => say("error: stdout was closed before all of it was written"),
+            Failure::Usage(message) | Failure::Failed(message) => say(format!("error: {message}")),
+            Failure::Interrupted(message) => say(format!("interrupted: {message}")),
             Failure::Rpc(status) => print_status(status),
         }
     }
@@ -82,6 +95,14 @@ impl From<grpcio::Error> for Failure {
     }
 }
 
+/// For a command that only prints: a reader that has enough, such as `head`, is no failure of it.
+pub fn enough(result: Result<()>) -> Result<()> {
+    match result {
+        Err(Failure::StdoutClosed) => Ok(()),
+        other => other,
+    }
+}
+
 /// A status made here, for what gRPC has no status for.
 pub fn status(code: RpcStatusCode, message: &str) -> RpcStatus {
     RpcStatus::with_message(code, message.to_owned())
@@ -98,15 +119,15 @@ pub fn describe(status: &RpcStatus) -> String {
 }
 
 fn print_status(status: &RpcStatus) {
-    eprintln!("error: {}", describe(status));
+    say(format!("error: {}", describe(status)));
     for violation in violations(status) {
         // The message of this server names them already; that of another may not.
         if !status.message().contains(&violation.description) {
-            eprintln!("  {}: {}", violation.field, violation.description);
+            say(format!("  {}: {}", violation.field, violation.description));
         }
     }
     if let Some(delay) = retry_delay(status) {
-        eprintln!("  the server asks to wait {} ms before another try", delay.as_millis());
+        say(format!("  the server asks to wait {} ms before another try", delay.as_millis()));
     }
 }
 

@@ -5,7 +5,7 @@ use std::io::Write;
 use clap::Args;
 use protobuf::well_known_types::timestamp::Timestamp;
 
-use super::failure::{Failure, Result};
+use super::failure::{enough, Failure, Result};
 use super::output::stdout;
 use super::values;
 
@@ -26,7 +26,8 @@ pub struct Generate {
 
 pub fn run(args: &Generate) -> Result<()> {
     let mut out = stdout();
-    write(&mut out, args.rows, args.seed).and_then(|()| out.flush()).map_err(Failure::stdout)
+    let written = write(&mut out, args.rows, args.seed).and_then(|()| out.flush());
+    enough(written.map_err(Failure::stdout))
 }
 
 fn write(out: &mut impl Write, rows: u64, seed: u64) -> std::io::Result<()> {

@@ -1,40 +1,45 @@
 //! `billstream import`: creates the invoices of a file, all of them or none.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::Read;
 
 use clap::Args;
-use futures::executor::block_on;
-use futures::SinkExt;
+use futures::{SinkExt, StreamExt};
 use grpcio::{
-    CallOption, ClientCStreamSender, MetadataBuilder, RpcStatus, RpcStatusCode, WriteFlags,
+    CallOption, ClientCStreamReceiver, ClientCStreamSender, MetadataBuilder, RpcStatus,
+    RpcStatusCode,
 };
 use iso_currency::Currency;
 
+use billstream::bridge::{self, Receiver, Sender};
 use billstream::client::Client;
 use billstream::proto::report::{BulkCommit, BulkResult, CreateInvoiceRequest};
 
 use super::connection::Connection;
-use super::failure::{describe, violations, Failure, Result};
+use super::failure::{describe, status, violations, Failure, Result};
+use super::feed::{feed, AHEAD, CHUNK};
 use super::input::Input;
+use super::interrupt;
 use super::output::{Cell, Format, FormatArgs};
 use super::progress::Progress;
-use super::retry::RetryArgs;
+use super::retry::Retry;
 use super::rows::{Column, Need, Rows};
+use super::stderr::say;
 use super::totals::print_totals;
-use super::values::quoted;
+use super::values::{quoted, MAX_ID_BYTES, MAX_MEMO_BYTES};
 
 /// Creates the invoices of a csv or ndjson file, all of them or none
 ///
 /// The csv has the header invoice_id,customer_id,total_amount_cents,currency,issued_at,memo, in any
 /// order; invoice_id and memo may be left out. The ndjson has an object with these members a line.
-/// The columns status, paid_cents and sequence of an export are ignored. What begins with `{` is
+/// status, paid_cents and sequence of an export are ignored, with a note. What begins with `{` is
 /// ndjson.
 ///
 /// Every row is checked before the upload is committed: a wrong one is named by line and column,
 /// nothing is created, and the exit code is 2. After a lost connection the upload is repeated with the same
-/// batch id, which never creates anything twice.
+/// batch id, which never creates anything twice. Ctrl-C says how to do so by hand.
 #[derive(Args)]
 pub struct Import {
     /// The file, or - for stdin
@@ -47,8 +52,6 @@ pub struct Import {
     format: FormatArgs,
     #[command(flatten)]
     connection: Connection,
-    #[command(flatten)]
-    retry: RetryArgs,
 }
 
 const COLUMNS: &[Column] = &[
@@ -63,14 +66,6 @@ const COLUMNS: &[Column] = &[
     Column::new("sequence", Need::Ignored),
 ];
 
-/// The contract's limits on text, in bytes.
-const MAX_ID_BYTES: usize = 128;
-const MAX_MEMO_BYTES: usize = 1024;
-
-/// Rows between two flushes: enough to fill large frames, few enough to notice soon that the
-/// server has ended the call.
-const ROWS_A_FLUSH: u64 = 256;
-
 fn batch_id(text: &str) -> std::result::Result<String, String> {
     match text.len() {
         1..=MAX_ID_BYTES if !text.contains('\0') => Ok(text.to_owned()),
@@ -81,25 +76,31 @@ fn batch_id(text: &str) -> std::result::Result<String, String> {
 pub fn run(args: &Import) -> Result<()> {
     let input = Input::open(&args.file)?;
     let batch_id = args.batch_id.clone().unwrap_or_else(new_batch_id);
-    let upload = Upload {
+    interrupt::watch()?;
+    let mut upload = Upload {
         client: args.connection.client(),
         progress: Progress::bytes(input.len),
         input,
         batch_id,
+        retry: args.connection.retry(),
+        noted: RefCell::default(),
     };
-    let result = upload.run(args).map_err(|failure| match failure {
+    let result = upload.run().map_err(|failure| match failure {
         Failure::Rpc(status) => upload.explain(status),
-        other => other,
+        other => other.or_go_on(|| upload.go_on()),
     });
     let batch_id = upload.batch_id.clone();
     // The bar goes before the result comes.
     drop(upload);
-    print(args.format.or(Format::Table), &result?, &batch_id)
+    let (result, format) = (result?, args.format.or(Format::Table));
+    print(format, &result, &batch_id).inspect_err(|_| {
+        say(format!("the upload {batch_id} is done; its result could not be printed"));
+    })
 }
 
 fn new_batch_id() -> String {
     let id = uuid::Uuid::now_v7().to_string();
-    eprintln!("batch id {id} (after an interruption repeat the import with --batch-id {id})");
+    say(format!("batch id {id} (after an interruption repeat the import with --batch-id {id})"));
     id
 }
 
@@ -120,77 +121,86 @@ struct Upload {
     input: Input,
     batch_id: String,
     progress: Progress,
+    retry: Retry,
+    /// The ignored columns that were named.
+    noted: RefCell<Vec<&'static str>>,
 }
 
+/// What is handed to the connection's thread.
+type Request = CreateInvoiceRequest;
+
 impl Upload {
-    fn run(&self, args: &Import) -> Result<BulkResult> {
-        let mut retry = args.retry.start();
+    fn run(&mut self) -> Result<BulkResult> {
         let mut furthest = 0;
         loop {
-            let mut sent = 0;
-            match block_on(self.attempt(&mut sent)) {
+            let (sent, result) = self.attempt()?;
+            match result.map_err(Failure::from) {
                 Err(Failure::Rpc(status)) => {
                     // An attempt that comes no further than those before is no progress, so that
                     // an upload which ends its server cannot go on for ever.
                     if sent > furthest {
                         furthest = sent;
-                        retry.progressed();
+                        self.retry.progressed();
                     }
-                    retry.wait(status, &self.progress)?;
+                    self.retry.wait(status, &self.progress)?;
                 }
                 done => return done,
             }
         }
     }
 
-    /// Sends the whole file. A failure of the file cancels the call, and so creates nothing.
-    async fn attempt(&self, sent: &mut u64) -> Result<BulkResult> {
-        let mut rows =
-            Rows::new(&self.input.name, COLUMNS, self.progress.reading(self.input.reader()?))?;
-        let (mut sink, result) = self.client.bulk_create(options()?)?;
-        match self.send(&mut sink, &mut rows, sent).await {
-            // A failed send only says that the call is over: how it ended is the result's to tell.
-            Ok(()) | Err(Failure::Rpc(_)) => Ok(result.await?),
-            Err(local) => {
-                sink.cancel();
-                Err(local)
-            }
-        }
+    /// Sends the whole file. Gives how many rows were sent, and how the call ended. A failure of the file
+    /// cancels the call, and so creates nothing.
+    fn attempt(&self) -> Result<(u64, grpcio::Result<BulkResult>)> {
+        let reader = self.progress.reading(self.input.reader()?);
+        let mut rows = Rows::new(&self.input.name, COLUMNS, reader)?;
+        let (sink, result) = self.client.bulk_create(options()?)?;
+        let (requests, to_send) = bridge::bounded(AHEAD);
+        let (done, ended) = bridge::bounded(1);
+        self.client.spawn(async move {
+            // Nobody waits for it any more when the file was wrong.
+            let _ = done.send(upload(sink, result, to_send).await).await;
+        });
+        self.hand_over(&mut rows, requests)?;
+        interrupt::recv(&ended)?.ok_or_else(|| {
+            Failure::Rpc(status(RpcStatusCode::INTERNAL, "the connection's thread has ended"))
+        })
     }
 
-    async fn send(
-        &self,
-        sink: &mut ClientCStreamSender<CreateInvoiceRequest>,
-        rows: &mut Rows<impl Read>,
-        sent: &mut u64,
-    ) -> Result<()> {
-        self.warn_of_ignored(rows);
-        // Rows between two flushes go out in frames as large as can be.
-        sink.enhance_batch(true);
+    /// Hands every row over, and then the commit. Ends early when the call is over: how it ended is told by
+    /// [`upload`].
+    fn hand_over(&self, rows: &mut Rows<impl Read>, requests: Sender<Request>) -> Result<()> {
+        let mut count = 0;
         while rows.advance()? {
-            sink.feed((request(rows)?, WriteFlags::default())).await?;
-            *sent += 1;
-            if sent.is_multiple_of(ROWS_A_FLUSH) {
-                sink.flush().await?;
+            self.note_ignored(rows);
+            if !interrupt::send(&requests, request(rows)?)? {
+                return Ok(());
             }
+            count += 1;
         }
-        let commit = BulkCommit {
-            batch_id: self.batch_id.clone(),
-            count: *sent as i64,
-            ..BulkCommit::default()
-        };
-        let last = CreateInvoiceRequest { commit: Some(commit).into(), ..Default::default() };
-        sink.send((last, WriteFlags::default())).await?;
-        Ok(sink.close().await?)
+        let batch_id = self.batch_id.clone();
+        let commit = BulkCommit { batch_id, count, ..BulkCommit::default() };
+        interrupt::send(&requests, Request { commit: Some(commit).into(), ..Request::default() })?;
+        Ok(())
     }
 
-    fn warn_of_ignored(&self, rows: &Rows<impl Read>) {
-        let ignored = rows.ignored().join(", ");
-        if !ignored.is_empty() {
-            let name = &self.input.name;
+    /// Says once of each column that it is ignored.
+    fn note_ignored(&self, rows: &Rows<impl Read>) {
+        let mut noted = self.noted.borrow_mut();
+        let new: Vec<_> = rows.ignored().filter(|column| !noted.contains(column)).collect();
+        if !new.is_empty() {
+            let (name, columns) = (&self.input.name, new.join(", "));
             self.progress
-                .note(&format!("{name}: ignoring {ignored}: all invoices are created anew"));
+                .note(&format!("{name}: ignoring {columns}: all invoices are created anew"));
+            noted.extend(new);
         }
+    }
+
+    fn go_on(&self) -> String {
+        format!(
+            "the file may be created or not; repeat the import with --batch-id {}, which creates nothing twice",
+            self.batch_id
+        )
     }
 
     /// Says of a refused upload which lines of the file it is about. What the file itself is to
@@ -251,6 +261,37 @@ impl Upload {
         let message = |line| format!("{}:{line}: {}", self.input.name, describe(status));
         Ok(taken_line.map(|line| Failure::Failed(message(line))))
     }
+}
+
+/// Sends what is handed over, and half-closes after a commit; without one the call is cancelled. Gives the
+/// messages that were sent.
+async fn upload(
+    mut sink: ClientCStreamSender<Request>,
+    result: ClientCStreamReceiver<BulkResult>,
+    requests: Receiver<Request>,
+) -> (u64, grpcio::Result<BulkResult>) {
+    // Rows between two flushes go out in frames as large as can be.
+    sink.enhance_batch(true);
+    let mut chunks = requests.ready_chunks(CHUNK);
+    let mut sent = 0;
+    loop {
+        let Some(chunk) = chunks.next().await else {
+            sink.cancel();
+            break;
+        };
+        let is_last = chunk.last().is_some_and(|request| request.commit.is_some());
+        let messages = chunk.len() as u64;
+        // A failed send only says that the call is over.
+        if feed(&mut sink, chunk).await.is_err() || is_last && sink.close().await.is_err() {
+            break;
+        }
+        sent += messages;
+        if is_last {
+            break;
+        }
+    }
+    drop(chunks);
+    (sent, result.await)
 }
 
 /// The call says beforehand that it will end in a commit: without one nothing is created, whatever

@@ -4,7 +4,7 @@ use std::io::{BufWriter, Stdout};
 
 use billstream::proto::report::{Invoice, InvoiceStatus};
 
-use super::failure::{Failure, Result};
+use super::failure::Result;
 use super::output::{stdout, Cell, Format, RowWriter};
 use super::values;
 
@@ -77,7 +77,12 @@ impl InvoiceWriter {
         ])
     }
 
-    pub fn flush(&mut self) -> std::result::Result<(), Failure> {
+    /// See [`RowWriter::end_page`].
+    pub fn end_page(&mut self) -> Result<()> {
+        self.rows.end_page()
+    }
+
+    pub fn flush(&mut self) -> Result<()> {
         self.rows.flush()
     }
 }

@@ -6,10 +6,11 @@ use grpcio::CallOption;
 use billstream::proto::report::ListInvoicesRequest;
 
 use super::connection::Connection;
-use super::failure::Result;
+use super::failure::{enough, Result};
 use super::filter::Filter;
 use super::invoices::{ColumnArgs, InvoiceWriter};
 use super::output::{Format, FormatArgs};
+use super::progress::Progress;
 
 /// Prints invoices in the order of their creation, page by page
 ///
@@ -34,16 +35,24 @@ pub struct List {
 }
 
 pub fn run(args: &List) -> Result<()> {
-    let client = args.connection.client();
     let mut out = InvoiceWriter::new(args.format.or(Format::Table), &args.columns)?;
+    let listed = list(args, &mut out);
+    // What came before a failure is printed.
+    enough(out.flush().and(listed))
+}
+
+fn list(args: &List, out: &mut InvoiceWriter) -> Result<()> {
+    let (client, mut retry) = (args.connection.client(), args.connection.retry());
+    let progress = Progress::hidden();
     let mut left = if args.limit == 0 { u64::MAX } else { args.limit };
     let mut request = first_page(args);
     loop {
         // Never more than are wanted: the pages of one listing may differ in size.
         request.page_size = args.page_size.min(left.try_into().unwrap_or(i32::MAX));
-        let page = client.list_invoices(&request, CallOption::default())?;
+        let call = || client.list_invoices(&request, CallOption::default());
+        let page = retry.unary(&progress, call)?;
         page.invoices.iter().try_for_each(|invoice| out.write(invoice))?;
-        out.flush()?;
+        out.end_page()?;
         left = left.saturating_sub(page.invoices.len() as u64);
         if page.next_page_token.is_empty() || left == 0 {
             return Ok(());

@@ -4,39 +4,53 @@
 //! [`connection`], [`filter`], [`input`] and [`rows`] (reading), [`output`], [`invoices`]
 //! and [`totals`] (writing), [`retry`], [`progress`] and [`values`].
 
+mod acks;
+mod beginning;
 mod connection;
+mod csv_records;
 mod csv_rows;
+mod environment;
 mod export;
 mod failure;
+mod feed;
 mod filter;
 mod generate;
 mod import;
 mod input;
+mod interrupt;
 mod invoices;
 mod list;
 mod ndjson_rows;
 mod output;
 mod progress;
 mod reconcile;
+mod reconcile_call;
 mod retry;
 mod rows;
 mod serve;
 mod settings;
+mod stderr;
 mod summary;
+mod table;
 mod totals;
 mod values;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
+
+use failure::{enough, Failure, Result};
 
 const EXIT_CODES: &str = "\
 Exit codes:
   0  done
-  1  a call failed, or something else at run time: a port in use, a disk, a database
+  1  a call failed, or something else at run time: a port in use, a disk, a database; or stdout did
+     not take everything
   2  a wrong command line, a wrong configuration, or a wrong input file
 
-Data goes to stdout, everything else to stderr. A closed stdout (`| head`) ends a command quietly.";
+Data goes to stdout, everything else to stderr. A reader that has enough (`| head`) ends list, export
+and generate with 0. Ctrl-C ends a client as that signal does; export, import and reconcile say how to
+go on.";
 
 /// A billing report server on gRPC and SQLite, and its clients
 #[derive(Parser)]
@@ -61,22 +75,35 @@ enum Command {
 
 /// Runs the command line of this process.
 pub fn run() -> ExitCode {
-    let result = match Cli::parse().command {
-        Command::Serve(args) => serve::serve(&args),
-        Command::Summary(args) => summary::run(&args),
-        Command::List(args) => list::run(&args),
-        Command::Export(args) => export::run(&args),
-        Command::Import(args) => import::run(&args),
-        Command::Reconcile(args) => reconcile::run(&args),
-        Command::Generate(args) => generate::run(&args),
-        Command::Check(args) => serve::check(&args),
-        Command::Backup(args) => serve::backup(&args),
+    let result = match Cli::try_parse() {
+        Ok(cli) => environment::check(&Cli::command()).and_then(|()| cli.command.run()),
+        Err(wrong) if wrong.use_stderr() => {
+            let _ = wrong.print();
+            return ExitCode::from(2);
+        }
+        // --help and --version.
+        Err(text) => enough(text.print().map_err(Failure::stdout)),
     };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
-            failure.print();
-            ExitCode::from(failure.exit_code())
+    let Err(failure) = result else { return ExitCode::SUCCESS };
+    failure.print();
+    if matches!(failure, Failure::Interrupted(_)) {
+        interrupt::end_process();
+    }
+    ExitCode::from(failure.exit_code())
+}
+
+impl Command {
+    fn run(&self) -> Result<()> {
+        match self {
+            Command::Serve(args) => serve::serve(args),
+            Command::Summary(args) => summary::run(args),
+            Command::List(args) => list::run(args),
+            Command::Export(args) => export::run(args),
+            Command::Import(args) => import::run(args),
+            Command::Reconcile(args) => reconcile::run(args),
+            Command::Generate(args) => generate::run(args),
+            Command::Check(args) => serve::check(args),
+            Command::Backup(args) => serve::backup(args),
         }
     }
 }

@@ -1,25 +1,33 @@
 //! Rows of an ndjson input: one flat JSON object a line.
 
 use std::fmt;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, Read};
 
 use serde::de::{self, Deserializer, MapAccess, Visitor};
 
-use super::rows::{too_long, Column, Need, MAX_ROW_BYTES};
+use super::rows::{too_long, Column, Need, Wrong, MAX_ROW_BYTES};
 use super::values;
 
-pub struct NdjsonRows<R: Read> {
-    input: BufReader<R>,
+pub struct NdjsonRows<R> {
+    input: R,
     columns: &'static [Column],
     text: Vec<u8>,
     /// For each column, its value in the row at hand.
     values: Vec<Option<String>>,
-    lines: u64,
+    /// The line that is read next.
+    next_line: u64,
 }
 
-impl<R: Read> NdjsonRows<R> {
-    pub fn new(input: BufReader<R>, columns: &'static [Column]) -> NdjsonRows<R> {
-        NdjsonRows { input, columns, text: Vec::new(), values: vec![None; columns.len()], lines: 0 }
+impl<R: BufRead> NdjsonRows<R> {
+    /// Reads `input`, whose first byte is on line `line`.
+    pub fn new(input: R, columns: &'static [Column], line: u64) -> NdjsonRows<R> {
+        let values = vec![None; columns.len()];
+        NdjsonRows { input, columns, text: Vec::new(), values, next_line: line }
+    }
+
+    /// Whether the object at hand has the column `i`.
+    pub fn has(&self, i: usize) -> bool {
+        self.values[i].is_some()
     }
 
     /// The column `i` of the row at hand; empty when the object does not have it.
@@ -28,7 +36,7 @@ impl<R: Read> NdjsonRows<R> {
     }
 
     /// Goes to the next object, and sets `line` to where it is; false when there is none.
-    pub fn advance(&mut self, line: &mut u64) -> Result<bool, String> {
+    pub fn advance(&mut self, line: &mut u64) -> Result<bool, Wrong> {
         if !self.next_line(line)? {
             return Ok(false);
         }
@@ -36,23 +44,23 @@ impl<R: Read> NdjsonRows<R> {
         let mut json = serde_json::Deserializer::from_slice(&self.text);
         json.deserialize_map(Object { columns: self.columns, values: &mut self.values })
             .and_then(|()| json.end())
-            .map_err(|error| self.explain(&error))?;
+            .map_err(|error| Wrong::Input(self.explain(&error)))?;
         self.check_required()
     }
 
     /// Reads the next line that is not blank.
-    fn next_line(&mut self, line: &mut u64) -> Result<bool, String> {
+    fn next_line(&mut self, line: &mut u64) -> Result<bool, Wrong> {
         loop {
             self.text.clear();
-            self.lines += 1;
-            *line = self.lines;
+            *line = self.next_line;
+            self.next_line += 1;
             let mut limited = (&mut self.input).take(MAX_ROW_BYTES + 1);
-            limited.read_until(b'\n', &mut self.text).map_err(|error| error.to_string())?;
+            limited.read_until(b'\n', &mut self.text)?;
             if self.text.is_empty() {
                 return Ok(false);
             }
             if self.text.len() as u64 > MAX_ROW_BYTES {
-                return Err(too_long().to_string());
+                return Err(too_long());
             }
             if !self.text.trim_ascii().is_empty() {
                 return Ok(true);
@@ -61,10 +69,12 @@ impl<R: Read> NdjsonRows<R> {
     }
 
     /// A required member that is not there.
-    fn check_required(&self) -> Result<bool, String> {
+    fn check_required(&self) -> Result<bool, Wrong> {
         let mut absent = self.columns.iter().zip(&self.values).filter(|(_, value)| value.is_none());
         match absent.find(|(column, _)| column.need == Need::Required) {
-            Some((column, _)) => Err(format!("no column {} in this JSON object", column.name)),
+            Some((column, _)) => {
+                Err(Wrong::Input(format!("no column {} in this JSON object", column.name)))
+            }
             None => Ok(true),
         }
     }
@@ -74,6 +84,7 @@ impl<R: Read> NdjsonRows<R> {
         // Its line is always 1: that of the file goes before the message.
         let text = text.split(" at line ").next().unwrap_or(&text);
         match error.classify() {
+            serde_json::error::Category::Eof if self.text.ends_with(b"\n") => GOES_ON.to_owned(),
             serde_json::error::Category::Eof => {
                 format!("JSON without its end ({text}): is the file cut?")
             }
@@ -85,6 +96,8 @@ impl<R: Read> NdjsonRows<R> {
         }
     }
 }
+
+const GOES_ON: &str = "one JSON object a line is expected; this one does not end on its line";
 
 /// Reads a flat JSON object into `values`, as the texts that a csv would have.
 struct Object<'a> {

@@ -7,6 +7,7 @@ use clap::{Args, ValueEnum};
 use protobuf::well_known_types::timestamp::Timestamp;
 
 use super::failure::{Failure, Result};
+use super::table::{Kind, Table};
 use super::values;
 
 /// How rows are written.
@@ -53,19 +54,10 @@ pub struct RowWriter<W: Write> {
 }
 
 enum Sink<W: Write> {
-    Table { out: W, page: Vec<Vec<(String, Align)>>, widths: Vec<usize>, header_is_due: bool },
+    Table(Table<W>),
     Csv(Box<csv::Writer<W>>),
     Ndjson(W),
 }
-
-#[derive(Clone, Copy)]
-enum Align {
-    Left,
-    Right,
-}
-
-/// Rows of a table that are held back to find the widths of its columns.
-const TABLE_PAGE_ROWS: usize = 1000;
 
 /// Stdout in large writes. The caller flushes.
 pub fn stdout() -> BufWriter<Stdout> {
@@ -87,10 +79,7 @@ impl<W: Write> RowWriter<W> {
     ) -> Result<RowWriter<W>> {
         let columns: Vec<_> = selection.iter().map(|&i| columns[i]).collect();
         let sink = match format {
-            Format::Table => {
-                let widths = columns.iter().map(|name| name.len()).collect();
-                Sink::Table { out, page: Vec::new(), widths, header_is_due: true }
-            }
+            Format::Table => Sink::Table(Table::new(columns.clone(), out)),
             Format::Csv => {
                 let mut csv = Box::new(csv::Writer::from_writer(out));
                 csv.write_record(&columns).map_err(csv_error)?;
@@ -119,61 +108,41 @@ impl<W: Write> RowWriter<W> {
                 self.scratch.push('\n');
                 out.write_all(self.scratch.as_bytes()).map_err(Failure::stdout)
             }
-            Sink::Table { page, .. } => {
-                let aligned = |i: &usize| {
+            Sink::Table(table) => {
+                let shown = |i: &usize| {
                     let text = printable(cells[*i].text(&mut self.scratch));
-                    (text, cells[*i].align())
+                    (text, cells[*i].kind())
                 };
-                page.push(self.selection.iter().map(aligned).collect());
-                if page.len() >= TABLE_PAGE_ROWS {
-                    self.print_page()?;
-                }
-                Ok(())
+                table.row(self.selection.iter().map(shown).collect()).map_err(Failure::stdout)
             }
+        }
+    }
+
+    /// For a table whose rows are not to be held back until their widths are known.
+    pub fn set_widths(&mut self, widths: &[usize]) -> Result<()> {
+        match &mut self.sink {
+            Sink::Table(table) => table.set_widths(widths).map_err(Failure::stdout),
+            Sink::Csv(_) | Sink::Ndjson(_) => Ok(()),
+        }
+    }
+
+    /// Brings out all rows written, but those that a table holds back to find its widths.
+    pub fn end_page(&mut self) -> Result<()> {
+        match &mut self.sink {
+            Sink::Table(table) => table.end_page().map_err(Failure::stdout),
+            Sink::Csv(_) | Sink::Ndjson(_) => self.flush(),
         }
     }
 
     /// Brings out all rows written.
     pub fn flush(&mut self) -> Result<()> {
-        self.print_page()?;
         match &mut self.sink {
-            Sink::Table { out, .. } | Sink::Ndjson(out) => out.flush(),
+            Sink::Table(table) => table.flush(),
+            Sink::Ndjson(out) => out.flush(),
             Sink::Csv(csv) => csv.flush(),
         }
         .map_err(Failure::stdout)
     }
-
-    /// Prints the rows of a table that were held back, and its header before the first.
-    fn print_page(&mut self) -> Result<()> {
-        let Sink::Table { out, page, widths, header_is_due } = &mut self.sink else {
-            return Ok(());
-        };
-        for row in page.iter() {
-            for (width, (text, _)) in widths.iter_mut().zip(row) {
-                *width = (*width).max(text.chars().count());
-            }
-        }
-        if std::mem::take(header_is_due) {
-            // A column of numbers has its name above its last digit.
-            let align = |i: usize| page.first().map_or(Align::Left, |row| row[i].1);
-            let names = self.columns.iter().enumerate();
-            let header: Vec<_> = names.map(|(i, name)| (name.to_string(), align(i))).collect();
-            print_line(out, &header, widths)?;
-        }
-        page.drain(..).try_for_each(|row| print_line(out, &row, widths))
-    }
-}
-
-fn print_line(out: &mut impl Write, row: &[(String, Align)], widths: &[usize]) -> Result<()> {
-    let mut line = String::new();
-    for ((text, align), &width) in row.iter().zip(widths) {
-        let padding = width.saturating_sub(text.chars().count());
-        match align {
-            Align::Left => _ = write!(line, "{text}{:padding$}  ", ""),
-            Align::Right => _ = write!(line, "{:padding$}{text}  ", ""),
-        }
-    }
-    writeln!(out, "{}", line.trim_end()).map_err(Failure::stdout)
 }
 
 /// Text for a terminal: a control character of a memo must not act there.
@@ -206,10 +175,11 @@ impl<'a> Cell<'a> {
         scratch
     }
 
-    fn align(self) -> Align {
+    fn kind(self) -> Kind {
         match self {
-            Cell::Int(_) => Align::Right,
-            _ => Align::Left,
+            Cell::Text(_) => Kind::Text,
+            Cell::Int(_) => Kind::Number,
+            Cell::Bool(_) | Cell::Time(_) => Kind::Short,
         }
     }
 

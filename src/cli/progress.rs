@@ -1,14 +1,20 @@
 //! The progress bar: on stderr, and only when that is a terminal.
 
-use std::io::{IsTerminal, Read};
+use std::fmt::Write;
+use std::fs::File;
+use std::io::{self, IsTerminal, Read};
+use std::os::fd::AsFd;
+use std::os::unix::fs::FileTypeExt;
 use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{HumanCount, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
+
+use super::stderr::say;
 
 const BYTES: &str =
     "{bar:30} {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec} {eta} left";
-const ROWS: &str = "{spinner} {human_pos} rows {per_sec}";
-const ROWS_OF: &str = "{bar:30} {human_pos}/{human_len} rows {per_sec} {eta} left";
+const ROWS: &str = "{spinner} {human_pos} rows {rate}/s";
+const ROWS_OF: &str = "{bar:30} {human_pos}/{human_len} rows {rate}/s {eta} left";
 
 /// A bar that shows how far a command is; hidden when stderr is not a terminal.
 pub struct Progress {
@@ -18,22 +24,32 @@ pub struct Progress {
 impl Progress {
     /// Of an input of so many bytes.
     pub fn bytes(total: u64) -> Progress {
-        Progress::new(Some(total), BYTES)
+        Progress::new(Some(total), BYTES, ProgressDrawTarget::stderr())
     }
 
-    /// Of rows, whose number may be known. Hidden too where the rows themselves go to a terminal.
+    /// Of rows, whose number may be known. Hidden too where the rows may get to the terminal, by themselves
+    /// or through a pipe: whatever prints there would leave pieces of the bar between its lines.
     pub fn rows(total: Option<u64>) -> Progress {
-        let progress = Progress::new(total, if total.is_some() { ROWS_OF } else { ROWS });
-        if std::io::stdout().is_terminal() {
-            progress.bar.set_draw_target(ProgressDrawTarget::hidden());
-        }
-        progress
+        let target = match stdout_is_a_file() {
+            true => ProgressDrawTarget::stderr(),
+            false => ProgressDrawTarget::hidden(),
+        };
+        Progress::new(total, if total.is_some() { ROWS_OF } else { ROWS }, target)
     }
 
-    fn new(total: Option<u64>, template: &str) -> Progress {
-        // `stderr` draws nothing when that is not a terminal, and 20 times a second when it is.
-        let bar = ProgressBar::with_draw_target(total, ProgressDrawTarget::stderr());
-        bar.set_style(ProgressStyle::with_template(template).expect("a template of this file"));
+    /// Of a command that is over in a moment; it only notes.
+    pub fn hidden() -> Progress {
+        Progress::new(None, ROWS, ProgressDrawTarget::hidden())
+    }
+
+    /// `stderr` draws nothing when that is not a terminal, and 20 times a second when it is.
+    fn new(total: Option<u64>, template: &str, target: ProgressDrawTarget) -> Progress {
+        let bar = ProgressBar::with_draw_target(total, target);
+        let style = ProgressStyle::with_template(template).expect("a template of this file");
+        bar.set_style(style.with_key("rate", |state: &ProgressState, out: &mut dyn Write| {
+            // What cannot be written is not seen either.
+            let _ = write!(out, "{}", HumanCount(state.per_sec() as u64));
+        }));
         if !bar.is_hidden() {
             bar.enable_steady_tick(Duration::from_millis(200));
         }
@@ -52,7 +68,7 @@ impl Progress {
 
     /// Prints a line on stderr without tearing the bar.
     pub fn note(&self, line: &str) {
-        self.bar.suspend(|| eprintln!("{line}"));
+        self.bar.suspend(|| say(line));
     }
 }
 
@@ -60,4 +76,11 @@ impl Drop for Progress {
     fn drop(&mut self) {
         self.bar.finish_and_clear();
     }
+}
+
+/// Whether rows on stdout go to a file, or to nowhere.
+fn stdout_is_a_file() -> bool {
+    let stdout = io::stdout();
+    let metadata = stdout.as_fd().try_clone_to_owned().and_then(|fd| File::from(fd).metadata());
+    !stdout.is_terminal() && metadata.is_ok_and(|stdout| !stdout.file_type().is_fifo())
 }

@@ -1,18 +1,18 @@
 //! When to try a call again, and how long to wait before.
 
-use std::thread;
 use std::time::{Duration, Instant};
 
 use clap::Args;
 use grpcio::{RpcStatus, RpcStatusCode};
 
 use super::failure::{describe, retry_delay, Failure, Result};
+use super::interrupt;
 use super::progress::Progress;
 
 const FIRST_DELAY: Duration = Duration::from_millis(100);
 const LONGEST_DELAY: Duration = Duration::from_secs(2);
 
-/// The flag of the commands that go on after a failure.
+/// The flag of every command that is a client.
 #[derive(Args)]
 pub struct RetryArgs {
     /// How long to go on trying, in seconds, after the connection was lost or the server said that
@@ -22,14 +22,16 @@ pub struct RetryArgs {
 }
 
 impl RetryArgs {
-    pub fn start(&self) -> Retry {
+    /// For calls to the server at `addr`.
+    pub fn start(&self, addr: &str) -> Retry {
         let limit = Duration::from_secs(self.retry_for_secs);
-        Retry { limit, failing_since: None, delay: FIRST_DELAY }
+        Retry { addr: addr.to_owned(), limit, failing_since: None, delay: FIRST_DELAY }
     }
 }
 
 /// The retries of one command.
 pub struct Retry {
+    addr: String,
     limit: Duration,
     /// The first failure after the last progress. Time that passes while all goes well, or while
     /// the reader of our stdout takes nothing, does not count.
@@ -38,6 +40,27 @@ pub struct Retry {
 }
 
 impl Retry {
+    /// Makes a unary call until it succeeds, as long as trying again may help.
+    pub fn unary<T>(
+        &mut self,
+        progress: &Progress,
+        mut call: impl FnMut() -> grpcio::Result<T>,
+    ) -> Result<T> {
+        loop {
+            match call().map_err(Failure::from) {
+                // The query takes longer than the server allows, and would again.
+                Err(Failure::Rpc(status)) if status.code() == RpcStatusCode::DEADLINE_EXCEEDED => {
+                    return Err(Failure::Rpc(status))
+                }
+                Err(Failure::Rpc(status)) => self.wait(status, progress)?,
+                done => {
+                    self.progressed();
+                    return done;
+                }
+            }
+        }
+    }
+
     /// Something was achieved: the next failure is a first one again.
     pub fn progressed(&mut self) {
         self.failing_since = None;
@@ -47,20 +70,30 @@ impl Retry {
     /// Waits, if trying again may help; else `status` is the failure of the command.
     pub fn wait(&mut self, status: RpcStatus, progress: &Progress) -> Result<()> {
         let failing_for = self.failing_since.get_or_insert_with(Instant::now).elapsed();
+        let no_server = self.no_server(&status);
         if !may_pass(&status) || failing_for >= self.limit {
-            return Err(Failure::Rpc(status));
+            return Err(no_server.map_or(Failure::Rpc(status), Failure::Failed));
         }
         let asked_for = retry_delay(&status).unwrap_or_default();
         let delay = self.delay.max(asked_for).min(self.limit - failing_for);
         progress.note(&format!(
             "{}; trying again in {} ms (giving up after {} s)",
-            describe(&status),
+            no_server.unwrap_or_else(|| describe(&status)),
             delay.as_millis(),
             self.limit.as_secs()
         ));
-        thread::sleep(delay);
+        interrupt::sleep(delay)?;
         self.delay = (self.delay * 2).min(LONGEST_DELAY);
         Ok(())
+    }
+
+    /// Says that there is no server, if that is what the status means: gRPC has no code for it.
+    fn no_server(&self, status: &RpcStatus) -> Option<String> {
+        let message = status.message();
+        let of_grpc = ["failed to connect to all addresses", "DNS resolution failed"];
+        let is_it = status.code() == RpcStatusCode::UNAVAILABLE
+            && of_grpc.iter().any(|start| message.starts_with(start));
+        is_it.then(|| format!("no server answers at {} ({})", self.addr, describe(status)))
     }
 }
 
@@ -86,18 +119,18 @@ mod tests {
 
     #[test]
     fn a_refused_request_is_not_sent_again() {
-        let mut retry = RetryArgs { retry_for_secs: 60 }.start();
+        let mut retry = RetryArgs { retry_for_secs: 60 }.start("here:1");
         let taken = status(RpcStatusCode::ALREADY_EXISTS, "taken");
-        assert!(retry.wait(taken, &Progress::rows(None)).is_err());
+        assert!(retry.wait(taken, &Progress::hidden()).is_err());
         let too_large = status(RpcStatusCode::RESOURCE_EXHAUSTED, "too large");
-        assert!(retry.wait(too_large, &Progress::rows(None)).is_err());
+        assert!(retry.wait(too_large, &Progress::hidden()).is_err());
     }
 
     #[test]
     fn a_lost_connection_is_tried_again_until_the_time_is_over() {
         let lost = || status(RpcStatusCode::UNAVAILABLE, "lost");
-        let mut retry = RetryArgs { retry_for_secs: 1 }.start();
-        let progress = Progress::rows(None);
+        let mut retry = RetryArgs { retry_for_secs: 1 }.start("here:1");
+        let progress = Progress::hidden();
         let started = Instant::now();
         while retry.wait(lost(), &progress).is_ok() {}
         assert!(started.elapsed() >= Duration::from_secs(1));

@@ -1,10 +1,11 @@
 //! Rows of an input, csv or ndjson, with messages that name the line, the column, the value and
 //! what was expected.
 
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, Read};
 
 use protobuf::well_known_types::timestamp::Timestamp;
 
+use super::beginning::{self, Kind, Rest};
 use super::csv_rows::CsvRows;
 use super::failure::{Failure, Result};
 use super::ndjson_rows::NdjsonRows;
@@ -34,6 +35,26 @@ impl Column {
 /// The longest row in bytes. A longer one is most likely a quote without its end.
 pub const MAX_ROW_BYTES: u64 = 1 << 20;
 
+/// Why there is no next row.
+pub enum Wrong {
+    /// What is wrong with the input at the line at hand.
+    Input(String),
+    /// It cannot be read, which is no fault of what it says.
+    Io(io::Error),
+}
+
+impl Wrong {
+    pub fn input(message: &str) -> Wrong {
+        Wrong::Input(message.to_owned())
+    }
+}
+
+impl From<io::Error> for Wrong {
+    fn from(error: io::Error) -> Wrong {
+        Wrong::Io(error)
+    }
+}
+
 /// Reads rows one after the other; the columns of the row at hand are asked for by name.
 pub struct Rows<R: Read> {
     name: String,
@@ -44,9 +65,9 @@ pub struct Rows<R: Read> {
 }
 
 enum Source<R: Read> {
-    Csv(Box<CsvRows<BufReader<R>>>),
-    Ndjson(NdjsonRows<R>),
-    /// An input without a byte that may be ndjson.
+    Csv(Box<CsvRows<Rest<R>>>),
+    Ndjson(NdjsonRows<Rest<R>>),
+    /// An input without a row that may be ndjson.
     Empty,
 }
 
@@ -54,18 +75,27 @@ impl<R: Read> Rows<R> {
     /// Reads `input`, which messages call `name`. What begins with `{` is ndjson.
     pub fn new(name: &str, columns: &'static [Column], input: R) -> Result<Rows<R>> {
         let mut rows = Rows { name: name.to_owned(), columns, source: Source::Empty, line: 1 };
-        let mut input = BufReader::with_capacity(64 << 10, input);
-        let start = input.fill_buf().map_err(|error| Failure::io(name, error))?;
-        match start.iter().find(|byte| !byte.is_ascii_whitespace()) {
-            Some(b'{') => rows.source = Source::Ndjson(NdjsonRows::new(input, columns)),
-            Some(_) => {
-                let csv = CsvRows::new(input, columns).map_err(|message| rows.bad(&message))?;
-                rows.source = Source::Csv(Box::new(csv));
-            }
-            None if name.ends_with(".ndjson") || name.ends_with(".jsonl") => {}
-            None => return Err(rows.bad("the input is empty; expected a csv header, or ndjson")),
+        match rows.open(input) {
+            Ok(source) => rows.source = source,
+            Err(wrong) => return Err(rows.failure(wrong)),
         }
         Ok(rows)
+    }
+
+    fn open(&mut self, input: R) -> std::result::Result<Source<R>, Wrong> {
+        let (kind, input) = beginning::open(input, &mut self.line)?;
+        Ok(match kind {
+            Kind::Csv => Source::Csv(Box::new(CsvRows::new(input, self.columns, &mut self.line)?)),
+            Kind::Ndjson => Source::Ndjson(NdjsonRows::new(input, self.columns, self.line)),
+            Kind::Empty if self.name.ends_with(".ndjson") || self.name.ends_with(".jsonl") => {
+                Source::Empty
+            }
+            Kind::Empty => {
+                self.line = 1;
+                let message = "the input is empty; expected a csv header, or ndjson";
+                return Err(Wrong::input(message));
+            }
+        })
     }
 
     /// Goes to the next row; false when there is none.
@@ -75,7 +105,7 @@ impl<R: Read> Rows<R> {
             Source::Ndjson(ndjson) => ndjson.advance(&mut self.line),
             Source::Empty => Ok(false),
         };
-        advanced.map_err(|message| self.bad(&message))
+        advanced.map_err(|wrong| self.failure(wrong))
     }
 
     /// The line of the row at hand.
@@ -83,13 +113,16 @@ impl<R: Read> Rows<R> {
         self.line
     }
 
-    /// The names of the ignored columns that a csv header has.
-    pub fn ignored(&self) -> Vec<&'static str> {
-        let Source::Csv(csv) = &self.source else {
-            return Vec::new();
+    /// The names of the ignored columns that the row at hand has.
+    pub fn ignored(&self) -> impl Iterator<Item = &'static str> + '_ {
+        let has = |i: usize| match &self.source {
+            Source::Csv(csv) => csv.has(i),
+            Source::Ndjson(ndjson) => ndjson.has(i),
+            Source::Empty => false,
         };
-        let present = |i: &usize| csv.has(*i) && self.columns[*i].need == Need::Ignored;
-        (0..self.columns.len()).filter(present).map(|i| self.columns[i].name).collect()
+        let columns = self.columns.iter().enumerate();
+        let ignored = columns.filter(move |(i, column)| column.need == Need::Ignored && has(*i));
+        ignored.map(|(_, column)| column.name)
     }
 
     /// A column of the row at hand as it is; empty when it is absent.
@@ -134,12 +167,19 @@ impl<R: Read> Rows<R> {
     /// A column that holds a time.
     pub fn time(&self, column: &'static str) -> Result<Timestamp> {
         let text = self.text(column)?;
-        values::time(text).ok_or_else(|| self.wrong(column, text, values::EXPECTED_TIME))
+        values::time(text).map_err(|expected| self.wrong(column, text, &expected))
     }
 
     /// `FILE:LINE: column NAME: "VALUE": expected ...`
     pub fn wrong(&self, column: &str, value: &str, expected: &str) -> Failure {
         self.bad(&format!("column {column}: {}: expected {expected}", values::quoted(value)))
+    }
+
+    fn failure(&self, wrong: Wrong) -> Failure {
+        match wrong {
+            Wrong::Input(message) => self.bad(&message),
+            Wrong::Io(error) => Failure::io(&self.name, error),
+        }
     }
 
     /// `FILE:LINE: ...`
@@ -149,8 +189,8 @@ impl<R: Read> Rows<R> {
 }
 
 /// Of a row past [`MAX_ROW_BYTES`].
-pub fn too_long() -> io::Error {
-    io::Error::other(format!(
+pub fn too_long() -> Wrong {
+    Wrong::Input(format!(
         "a row of more than {} KiB: does a quoted field lack its end?",
         MAX_ROW_BYTES >> 10
     ))
@@ -230,7 +270,7 @@ mod tests {
             ),
             (
                 "cents,at\n1,2020-02-30T00:00:00Z\n",
-                "in:2: column at: \"2020-02-30T00:00:00Z\": expected an RFC 3339 time such as 1997-01-01T00:00:00Z",
+                "in:2: column at: \"2020-02-30T00:00:00Z\": expected an RFC 3339 time such as 1997-01-01T00:00:00Z (there is no such day or time of day)",
             ),
             (
                 &format!("cents,at,id\n1,{at},123456789\n"),

@@ -13,6 +13,7 @@ use billstream::Server;
 
 use super::failure::{Failure, Result};
 use super::settings::Settings;
+use super::stderr::say;
 
 /// Serves a database until SIGTERM or SIGINT
 ///
@@ -37,11 +38,10 @@ pub struct Check {
 /// Copies a database into a new file, also while it is being served
 #[derive(Args)]
 pub struct Backup {
-    /// The database file
-    #[arg(long, value_name = "FILE", env = "BILLSTREAM_DB", default_value = "billstream.db")]
-    db: PathBuf,
     /// The file to create
     dest: PathBuf,
+    #[command(flatten)]
+    settings: Settings,
 }
 
 pub fn serve(args: &Serve) -> Result<()> {
@@ -71,8 +71,9 @@ pub fn check(args: &Check) -> Result<()> {
 }
 
 pub fn backup(args: &Backup) -> Result<()> {
-    let bytes = server::backup(&args.db, &args.dest)?;
-    eprintln!("{}: {bytes} bytes", args.dest.display());
+    let config = args.settings.resolve()?.config;
+    let bytes = server::backup(&config.db, &args.dest)?;
+    say(format!("{}: {bytes} bytes", args.dest.display()));
     Ok(())
 }
 

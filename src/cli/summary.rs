@@ -9,6 +9,7 @@ use super::connection::Connection;
 use super::failure::Result;
 use super::filter::Scope;
 use super::output::{Cell, Format, FormatArgs};
+use super::progress::Progress;
 use super::totals::print_totals;
 
 /// Prints counts and sums of invoices by currency
@@ -31,7 +32,9 @@ pub fn run(args: &Summary) -> Result<()> {
         issued_until: args.scope.issued_until(),
         ..SummaryRequest::default()
     };
-    let summary = args.connection.client().get_summary(&request, CallOption::default())?;
+    let client = args.connection.client();
+    let call = || client.get_summary(&request, CallOption::default());
+    let summary = args.connection.retry().unary(&Progress::hidden(), call)?;
     let fields = [
         ("invoice_count", Cell::Int(summary.invoice_count)),
         ("last_sequence", Cell::Int(summary.last_sequence)),

@@ -1,37 +1,103 @@
 //! Values as people write them: times, dates, currencies, names of enums.
 
 use jiff::civil::DateTime;
-use jiff::fmt::temporal::Pieces;
 use jiff::SignedDuration;
 use protobuf::well_known_types::timestamp::Timestamp;
 use protobuf::Enum;
 
 use billstream::proto::report::{InvoiceStatus, ReconcileOutcome};
 
+/// The contract's limits on text, in bytes.
+pub const MAX_ID_BYTES: usize = 128;
+pub const MAX_MEMO_BYTES: usize = 1024;
+
 /// What [`time`] reads, for messages.
-pub const EXPECTED_TIME: &str = "an RFC 3339 time such as 1997-01-01T00:00:00Z";
+const EXPECTED_TIME: &str = "an RFC 3339 time such as 1997-01-01T00:00:00Z";
 
 const EPOCH: DateTime = DateTime::constant(1970, 1, 1, 0, 0, 0, 0);
 /// The first and last second of a protobuf Timestamp: the years 1 to 9999.
 const SECONDS: std::ops::RangeInclusive<i64> = -62_135_596_800..=253_402_300_799;
 
-/// Reads an RFC 3339 time. Nanoseconds are kept.
-pub fn time(text: &str) -> Option<Timestamp> {
-    let pieces = Pieces::parse(text).ok()?;
-    // An annotation such as [Europe/Paris] is a time zone, and not of RFC 3339.
-    if pieces.time_zone_annotation().is_some() {
-        return None;
+/// Reads an RFC 3339 time, of all its forms and no other: with a letter of any case or a space between date
+/// and time, and up to nine digits of a second, which are kept. The error says what was expected.
+pub fn time(text: &str) -> Result<Timestamp, String> {
+    read_time(text).map_err(|why| format!("{EXPECTED_TIME}{why}"))
+}
+
+/// jiff reads more than RFC 3339 has, and takes a leap second for the second before it: so it is given
+/// numbers, and not the text.
+fn read_time(text: &str) -> Result<Timestamp, &'static str> {
+    let (clock, rest) = text.split_at_checked(19).ok_or("")?;
+    if shape(clock) != "0000-00-00T00:00:00" {
+        return Err("");
     }
-    let local = pieces.date().to_datetime(pieces.time()?);
-    timestamp(local, pieces.to_numeric_offset()?.seconds())
+    let (nanos, rest) = read_fraction(rest)?;
+    let offset_seconds = read_offset(rest)?;
+    let two = |at| digits(&clock[at..at + 2]) as i8;
+    if two(17) == 60 {
+        return Err(" (a leap second cannot be kept)");
+    }
+    let year = digits(&clock[..4]) as i16;
+    let local = DateTime::new(year, two(5), two(8), two(11), two(14), two(17), nanos);
+    let local = local.map_err(|_| " (there is no such day or time of day)")?;
+    timestamp(local, offset_seconds).ok_or(" (in UTC its year is not in 0001 to 9999)")
+}
+
+/// `00` for `59`, and `T` for what may be in its place.
+fn shape(text: &str) -> String {
+    let kind = |c: char| match c {
+        '0'..='9' => '0',
+        't' | ' ' => 'T',
+        other => other,
+    };
+    text.chars().map(kind).collect()
+}
+
+/// The number of a few ASCII digits.
+fn digits(text: &str) -> i32 {
+    text.bytes().fold(0, |number, digit| number * 10 + i32::from(digit - b'0'))
+}
+
+/// The nanoseconds of `.5Z`, and what follows them.
+fn read_fraction(text: &str) -> Result<(i32, &str), &'static str> {
+    let Some(text) = text.strip_prefix('.') else { return Ok((0, text)) };
+    let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    match end {
+        0 => Err(""),
+        1..=9 => Ok((digits(&text[..end]) * 10i32.pow(9 - end as u32), &text[end..])),
+        _ => Err(" (a second has nine decimals at most)"),
+    }
+}
+
+/// The seconds of `Z` or `+01:00`.
+fn read_offset(text: &str) -> Result<i32, &'static str> {
+    if matches!(text, "Z" | "z") {
+        return Ok(0);
+    }
+    if text.is_empty() {
+        return Err(" (without Z or an offset such as +01:00 it is not known when that was)");
+    }
+    let sign = match text.as_bytes()[0] {
+        b'+' => 1,
+        b'-' => -1,
+        _ => return Err(""),
+    };
+    if shape(&text[1..]) != "00:00" {
+        return Err("");
+    }
+    match (digits(&text[1..3]), digits(&text[4..])) {
+        (hours @ 0..=23, minutes @ 0..=59) => Ok(sign * (hours * 3600 + minutes * 60)),
+        _ => Err(" (its offset ends at 23:59)"),
+    }
 }
 
 /// Reads an RFC 3339 time, or a date, which is its midnight in UTC.
 pub fn time_or_date(text: &str) -> Result<Timestamp, String> {
-    let date = || timestamp(text.parse::<jiff::civil::Date>().ok()?.at(0, 0, 0, 0), 0);
-    // A date and time without an offset would be read as its date: that is a guess, so refuse it.
-    let found = if text.contains([':', 'T', 't', ' ']) { time(text) } else { date() };
-    found.ok_or_else(|| format!("expected {EXPECTED_TIME}, or a date such as 1997-01-01"))
+    let found = match shape(text) == "0000-00-00" {
+        true => read_time(&format!("{text}T00:00:00Z")),
+        false => read_time(text),
+    };
+    found.map_err(|why| format!("expected {EXPECTED_TIME}, or a date such as 1997-01-01{why}"))
 }
 
 fn timestamp(local: DateTime, offset_seconds: i32) -> Option<Timestamp> {
@@ -125,19 +191,75 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_a_time_is_refused() {
-        for text in [
-            "",
-            "1997-01-01",
-            "1997-02-30T00:00:00Z",
-            "1997-01-01T00:00:00",
-            "1997-01-01T25:00:00Z",
-            "1997-01-01T00:00:00Z[UTC]",
-            "0001-01-01T00:00:00+01:00",
-            "9999-12-31T23:59:59-00:01",
-            "yesterday",
+    fn every_form_of_rfc_3339_is_read() {
+        for (text, utc) in [
+            ("2024-05-01t10:00:00z", "2024-05-01T10:00:00Z"),
+            ("2024-05-01 10:00:00.5+00:00", "2024-05-01T10:00:00.5Z"),
+            ("2024-05-01T10:00:00-00:00", "2024-05-01T10:00:00Z"),
+            ("2024-05-01T10:00:00+23:59", "2024-04-30T10:01:00Z"),
+            ("2024-05-01T10:00:00-23:59", "2024-05-02T09:59:00Z"),
+            ("2024-05-01T23:59:59.123456789Z", "2024-05-01T23:59:59.123456789Z"),
+            ("2024-05-01T23:59:59.000000000Z", "2024-05-01T23:59:59Z"),
+            ("0000-12-31T23:59:00-00:01", "0001-01-01T00:00:00Z"),
+            ("9999-12-31T23:59:59+00:01", "9999-12-31T23:58:59Z"),
         ] {
-            assert_eq!(time(text), None, "{text}");
+            assert_eq!(again(text), utc, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_a_time_is_refused() {
+        for (text, why) in [
+            ("", ""),
+            ("yesterday", ""),
+            ("1997-01-01", ""),
+            ("1997-01-01T00:00Z", ""),
+            ("1997-01-01T00Z", ""),
+            ("19970101T000000Z", ""),
+            ("1997-W01-1T00:00:00Z", ""),
+            ("1997-001T00:00:00Z", ""),
+            ("+001997-01-01T00:00:00Z", ""),
+            ("-0001-01-01T00:00:00Z", ""),
+            ("01997-01-01T00:00:00Z", ""),
+            ("1997-1-1T00:00:00Z", ""),
+            ("1997-01-01T00:00:00,5Z", ""),
+            ("1997-01-01T00:00:00.Z", ""),
+            ("1997-01-01  00:00:00Z", ""),
+            (" 1997-01-01T00:00:00Z", ""),
+            ("1997-01-01T00:00:00Z ", ""),
+            ("1997-01-01T00:00:00 Z", ""),
+            ("1997-01-01T00:00:00Z[UTC]", ""),
+            ("1997-01-01T00:00:00+01:00[Europe/Paris]", ""),
+            ("1997-01-01T00:00:00+01", ""),
+            ("1997-01-01T00:00:00+0100", ""),
+            ("1997-01-01T00:00:00+1:00", ""),
+            ("1997-01-01T00:00:00+01:00:00", ""),
+            ("1997-01-01T00:00:00\u{2212}01:00", ""),
+            ("1997-01-01T00:00:00GMT", ""),
+            ("1997-01-01T00:00:0\u{0660}Z", ""),
+            ("1997-01-01T00:00:00.1234567890Z", " (a second has nine decimals at most)"),
+            ("1997-01-01T00:00:00", " (without Z or an offset"),
+            ("1997-01-01T00:00:00.5", " (without Z or an offset"),
+            ("1997-01-01T00:00:00+24:00", " (its offset ends at 23:59)"),
+            ("1997-01-01T00:00:00+25:00", " (its offset ends at 23:59)"),
+            ("1997-01-01T00:00:00-99:59", " (its offset ends at 23:59)"),
+            ("1997-01-01T00:00:00+00:60", " (its offset ends at 23:59)"),
+            ("2016-12-31T23:59:60Z", " (a leap second cannot be kept)"),
+            ("1997-01-01T10:20:60Z", " (a leap second cannot be kept)"),
+            ("1997-01-01T10:20:61Z", " (there is no such day or time of day)"),
+            ("1997-02-30T00:00:00Z", " (there is no such day or time of day)"),
+            ("1997-00-01T00:00:00Z", " (there is no such day or time of day)"),
+            ("1997-13-01T00:00:00Z", " (there is no such day or time of day)"),
+            ("1997-01-01T24:00:00Z", " (there is no such day or time of day)"),
+            ("1997-01-01T25:00:00Z", " (there is no such day or time of day)"),
+            ("1997-01-01T00:60:00Z", " (there is no such day or time of day)"),
+            ("0000-01-01T00:00:00Z", " (in UTC its year is not in 0001 to 9999)"),
+            ("0001-01-01T00:00:00+01:00", " (in UTC its year is not in 0001 to 9999)"),
+            ("9999-12-31T23:59:59-00:01", " (in UTC its year is not in 0001 to 9999)"),
+        ] {
+            let message = time(text).expect_err(text);
+            assert!(message.starts_with(&format!("{EXPECTED_TIME}{why}")), "{text}: {message}");
+            assert_eq!(why.is_empty(), message == EXPECTED_TIME, "{text}: {message}");
         }
     }
 
@@ -145,8 +267,9 @@ mod tests {
     fn a_bound_may_be_a_date() {
         assert_eq!(time_or_date("1997-01-02").unwrap().seconds, 852_163_200);
         assert_eq!(time_or_date("1997-01-02T00:00:01Z").unwrap().seconds, 852_163_201);
-        assert!(time_or_date("1997-01-02T00:00:01").is_err());
-        assert!(time_or_date("1997-13-01").is_err());
+        for wrong in ["1997-01-02T00:00:01", "1997-13-01", "19970102", "1997-1-2", "1997-01-02T"] {
+            assert!(time_or_date(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

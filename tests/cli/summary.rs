@@ -24,8 +24,8 @@ fn a_wrong_command_line_is_exit_code_2() {
 #[test]
 fn a_server_that_is_not_there_is_exit_code_1() {
     let addr = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
-    run(&at(&["summary"], &addr)).fails(1, "UNAVAILABLE");
-    run(&at(&["list"], &addr)).fails(1, "UNAVAILABLE");
+    run(&at(&["summary", "--retry-for-secs", "0"], &addr)).fails(1, "UNAVAILABLE");
+    run(&at(&["list", "--retry-for-secs", "0"], &addr)).fails(1, "UNAVAILABLE");
     run(&at(&["export", "--retry-for-secs", "0"], &addr)).fails(1, "UNAVAILABLE");
     let give_up = run_with_stdin(&at(&["import", "-", "--retry-for-secs", "1"], &addr), THREE);
     give_up.fails(1, "trying again in 100 ms (giving up after 1 s)");
