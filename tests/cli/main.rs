@@ -6,8 +6,10 @@
 mod export;
 mod generate;
 mod import;
+mod interrupts;
 mod list;
 mod lost;
+mod outputs;
 mod proxy;
 mod reconcile;
 mod serve;

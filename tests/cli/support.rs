@@ -2,9 +2,11 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{channel, Receiver};
+use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -21,6 +23,8 @@ b,bert,2000,USD,2021-01-01T00:00:00.5Z,\"two, with \"\"quotes\"\"\"
 c,anna,3000,EUR,2022-01-01T00:00:00Z,Zürich
 ";
 
+pub const EVENTS: &str = "event_id,invoice_id,amount_cents,currency,received_at,reference\n";
+
 pub const COLUMNS: &str = "invoice_id,customer_id,total_amount_cents,currency,issued_at,memo";
 
 /// The binary, with nothing of the caller's environment that it would take for settings.
@@ -36,14 +40,31 @@ pub fn billstream(args: &[&str]) -> Command {
 /// A child that does not outlive its test.
 pub struct Process {
     pub child: Child,
-    pub stderr: Receiver<String>,
+    stderr: Arc<Said>,
 }
 
 impl Process {
     pub fn start(mut command: Command) -> Process {
+        Process::start_with(&mut command)
+    }
+
+    /// As [`Process::start`]; stderr may be elsewhere.
+    pub fn start_with(command: &mut Command) -> Process {
         let mut child = command.spawn().expect("the binary starts");
-        let stderr = collect(child.stderr.take().unwrap());
+        // The parent's ends of pipes that a test gave it would keep them open.
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        let stderr = Said::listen(child.stderr.take());
         Process { child, stderr }
+    }
+
+    /// Waits until it has said `text` on stderr.
+    pub fn says(&self, text: &str) {
+        self.stderr.wait_until(text, |said| said.text.contains(text));
+    }
+
+    /// All of stderr, at its end.
+    pub fn stderr(&self) -> String {
+        self.stderr.wait_until("the end", |said| said.ended)
     }
 
     /// The lines of stdout as they come.
@@ -61,11 +82,12 @@ impl Process {
         assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success());
     }
 
+    /// The exit code, or below 0 the signal that ended it.
     pub fn wait(&mut self) -> i32 {
         let start = Instant::now();
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
-                return status.code().unwrap_or(-1);
+                return status.code().or(status.signal().map(|signal| -signal)).unwrap();
             }
             assert!(start.elapsed() < DEADLINE, "the process does not end");
             thread::sleep(Duration::from_millis(2));
@@ -76,13 +98,49 @@ impl Process {
     pub fn output(mut self) -> Output {
         let stdout = self.child.stdout.take().map(collect);
         let code = self.wait();
-        let text =
-            |lines: &Receiver<String>| lines.recv_timeout(DEADLINE).expect("the output ends");
-        Output {
-            code,
-            stdout: stdout.as_ref().map(text).unwrap_or_default(),
-            stderr: text(&self.stderr),
-        }
+        let text = |text: Receiver<String>| text.recv_timeout(DEADLINE).expect("the output ends");
+        Output { code, stdout: stdout.map(text).unwrap_or_default(), stderr: self.stderr() }
+    }
+}
+
+/// What a process has said so far.
+#[derive(Default)]
+struct Said {
+    state: Mutex<SaidSoFar>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct SaidSoFar {
+    text: String,
+    ended: bool,
+}
+
+impl Said {
+    fn listen(stderr: Option<impl Read + Send + 'static>) -> Arc<Said> {
+        let said = Arc::new(Said::default());
+        let hears = Arc::clone(&said);
+        thread::spawn(move || {
+            let lines = stderr.map(BufReader::new).into_iter().flat_map(BufRead::lines);
+            for line in lines {
+                hears.add(|said| said.text += &(line.expect("UTF-8") + "\n"));
+            }
+            hears.add(|said| said.ended = true);
+        });
+        said
+    }
+
+    fn add(&self, change: impl FnOnce(&mut SaidSoFar)) {
+        change(&mut self.state.lock().unwrap());
+        self.changed.notify_all();
+    }
+
+    fn wait_until(&self, what: &str, holds: impl Fn(&SaidSoFar) -> bool) -> String {
+        let state = self.state.lock().unwrap();
+        let (state, _) =
+            self.changed.wait_timeout_while(state, DEADLINE, |said| !holds(said)).unwrap();
+        assert!(holds(&state), "no {what:?} in {:?}", state.text);
+        state.text.clone()
     }
 }
 
@@ -216,4 +274,9 @@ pub fn cdnow() -> Option<String> {
 /// Made-up invoices as a csv.
 pub fn generate(rows: u64) -> String {
     run(&["generate", "--rows", &rows.to_string(), "--seed", "1"]).ok()
+}
+
+/// The event `i`: a cent for `invoice`.
+pub fn event_row(i: usize, invoice: &str) -> String {
+    format!("e{i},{invoice},1,USD,2023-01-01T00:00:00Z,\n")
 }
