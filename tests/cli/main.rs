@@ -6,6 +6,7 @@
 mod export;
 mod generate;
 mod import;
+mod inputs;
 mod interrupts;
 mod list;
 mod lost;
