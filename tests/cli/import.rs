@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use super::proxy::Proxy;
 use super::support::*;
 
 #[test]
@@ -104,4 +105,22 @@ fn a_file_without_its_last_newline_is_whole() {
     let file = server.file("three.csv", THREE.trim_end());
     server.run(&["import", &file]).ok();
     assert_eq!(server.run(&["export"]).ok(), THREE);
+}
+
+/// What a row costs when it waits on one thread for another to send it: 2 switches on 1f9818f.
+#[test]
+fn rows_are_sent_without_a_switch_between_threads_for_each() {
+    const ROWS: u64 = 50_000;
+    let server = Server::start();
+    let file = server.file("g.csv", &generate(ROWS));
+    // The gate holds up the end of the upload, when almost all rows are sent.
+    let proxy = Proxy::start(&server, 3 << 20, u64::MAX);
+    let import =
+        Process::start(billstream(&at(&["import", &file, "--batch-id", "b"], &proxy.addr)));
+    proxy.state.up.wait_until_shut();
+    let switches = import.switches();
+    assert!(switches < ROWS / 4, "{switches} switches for {ROWS} rows");
+    println!("{switches} switches for {ROWS} rows");
+    proxy.state.up.open();
+    import.output().ok();
 }

@@ -13,6 +13,8 @@ mod lost;
 mod outputs;
 mod proxy;
 mod reconcile;
+mod refusals;
 mod serve;
 mod summary;
 mod support;
+mod terminal;

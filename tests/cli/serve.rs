@@ -126,3 +126,48 @@ fn a_backup_is_made_while_serving_and_serves_the_same() {
     assert_eq!(copied, server.run(&["export", "--format", "ndjson"]).ok());
     run(&["backup", "--db", &db, &copy]).fails(1, "copy.db exists");
 }
+
+#[test]
+fn a_backup_is_of_the_database_that_the_configuration_names() {
+    let server = Server::with_three();
+    let (db, copy) = (text_of(&server.path("bills.db")), text_of(&server.path("copy.db")));
+    let config = server.file("c.toml", &format!("db = {db:?}\nmax_exports = 3\n"));
+    for command in [
+        &mut billstream(&["backup", "--config", &config, &copy]),
+        billstream(&["backup", &copy]).env("BILLSTREAM_CONFIG", &config),
+        billstream(&["backup", &copy]).env("BILLSTREAM_DB", &db),
+    ] {
+        Process::start_with(command).output().ok();
+        assert!(run(&["check", "--db", &copy]).ok().contains("3 invoices, last sequence 3"));
+        fs::remove_file(&copy).unwrap();
+    }
+    let wrong = server.file("wrong.toml", "max_export = 3\n");
+    run(&["backup", "--config", &wrong, &copy]).fails(2, "unknown setting \"max_export\"");
+    assert!(!Path::new(&copy).exists());
+}
+
+#[test]
+fn a_mistyped_variable_is_named_with_the_one_it_is_like() {
+    let server = Server::with_three();
+    let db = text_of(&server.path("bills.db"));
+    let summary = at(&["summary"], &server.addr);
+    for (args, name, known) in [
+        (&["check", "--db", &db][..], "BILLSTREAM_MAX_EXPORT", "BILLSTREAM_MAX_EXPORTS"),
+        (&["check", "--db", &db], "BILLSTREAM_PARK_AFTER", "BILLSTREAM_PARK_AFTER_MS"),
+        (&["serve", "--db", &db], "BILLSTREAM_LISTENN", "BILLSTREAM_LISTEN"),
+        (&["serve", "--db", &db], "BILLSTREAM_CONFG", "BILLSTREAM_CONFIG"),
+        (&summary, "BILLSTREAM_ADR", "BILLSTREAM_ADDR"),
+    ] {
+        let message = format!("error: {name}: there is no such setting; is it {known}?");
+        Process::start_with(billstream(args).env(name, "1")).output().fails(2, &message);
+    }
+    // What Kubernetes sets for a service of this name is no mistake of anyone.
+    let mut command = billstream(&summary);
+    command.env("BILLSTREAM_SERVICE_HOST", "10.0.0.1").env("BILLSTREAM_PORT", "tcp://10.0.0.1:1");
+    let output = Process::start(command).output();
+    for name in ["BILLSTREAM_SERVICE_HOST", "BILLSTREAM_PORT"] {
+        let note = format!("{name} is no setting of billstream, and is ignored\n");
+        assert!(output.stderr.contains(&note), "{output:?}");
+    }
+    output.ok();
+}

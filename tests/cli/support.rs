@@ -82,6 +82,18 @@ impl Process {
         assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success());
     }
 
+    /// How often its threads have waited for something so far.
+    pub fn switches(&self) -> u64 {
+        let tasks = fs::read_dir(format!("/proc/{}/task", self.child.id())).unwrap();
+        let waits = tasks.map(|task| {
+            let status = fs::read_to_string(task.unwrap().path().join("status")).unwrap();
+            let line =
+                status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+            line.expect("Linux counts them").trim().parse::<u64>().unwrap()
+        });
+        waits.sum()
+    }
+
     /// The exit code, or below 0 the signal that ended it.
     pub fn wait(&mut self) -> i32 {
         let start = Instant::now();
