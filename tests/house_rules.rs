@@ -119,6 +119,12 @@ fn the_library_leaves_the_process_alone() {
     assert_absent(&of_the_process, |module| module != "cli");
 }
 
+/// Those end the process in a panic when nobody takes what they print.
+#[test]
+fn nothing_is_printed_by_a_macro() {
+    assert_absent(&["println!", "print!"], |_| true);
+}
+
 /// What a handler runs on a completion-queue thread must not wait. (Jobs of the workers are written
 /// in the same files, so this looks for what no job there needs either.)
 #[test]

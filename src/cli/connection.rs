@@ -20,7 +20,8 @@ pub struct Connection {
     addr: String,
     /// Go through the proxy that http_proxy, https_proxy and no_proxy name; by default they do not
     /// count
-    #[arg(long, env = "BILLSTREAM_HTTP_PROXY")]
+    #[arg(long, env = "BILLSTREAM_HTTP_PROXY",
+        value_parser = clap::builder::BoolishValueParser::new())]
     http_proxy: bool,
     #[command(flatten)]
     retry: RetryArgs,

@@ -186,13 +186,14 @@ const AFTER_QUOTE: &str = "a quoted field goes on after its closing quote: \
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use std::io::{BufReader, Cursor, Read};
+    use std::io::BufReader;
 
     /// The line and the fields of each record, or the line and message of what is wrong.
     type Found = Result<Vec<(u64, Vec<String>)>, (u64, String)>;
 
-    fn records(input: impl Read) -> Found {
-        let mut records = Records::new(BufReader::with_capacity(7, input), 1);
+    fn records(text: &str, buffered: usize) -> Found {
+        let input = BufReader::with_capacity(buffered, text.as_bytes());
+        let mut records = Records::new(input, 1);
         let (mut all, mut line) = (Vec::new(), 0);
         loop {
             match records.advance(&mut line) {
@@ -207,18 +208,9 @@ mod tests {
     }
 
     fn read(text: &str) -> Found {
-        let found = records(Cursor::new(text));
-        assert_eq!(records(ByteByByte(text.as_bytes())), found, "{text:?}");
+        let found = records(text, 7);
+        assert_eq!(records(text, 1), found, "{text:?}");
         found
-    }
-
-    /// What a pipe may give.
-    struct ByteByByte<'a>(&'a [u8]);
-
-    impl Read for ByteByByte<'_> {
-        fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-            self.0.read(&mut buffer[..1])
-        }
     }
 
     #[track_caller]

@@ -41,6 +41,10 @@ pub fn check() -> Result<()> {
 pub fn recv<T>(from: &Receiver<T>) -> Result<Option<T>> {
     loop {
         check()?;
+        // Looking at the clock takes longer than a row does.
+        if let Some(value) = from.try_recv() {
+            return Ok(Some(value));
+        }
         match from.recv_timeout(TICK) {
             Ok(value) => return Ok(Some(value)),
             Err(RecvTimeoutError::Disconnected) => return Ok(None),

@@ -1,8 +1,9 @@
 //! The command line: flags to calls, rows to stdout, failures to exit codes.
 //!
-//! One file a command; what they share is in [`failure`] (messages and exit codes), [`settings`],
-//! [`connection`], [`filter`], [`input`] and [`rows`] (reading), [`output`], [`invoices`]
-//! and [`totals`] (writing), [`retry`], [`progress`] and [`values`].
+//! One file a command; what they share is in [`failure`] (messages and exit codes), [`environment`],
+//! [`settings`], [`connection`], [`filter`], [`input`] and [`rows`] (reading: [`beginning`], [`csv_rows`]
+//! over [`csv_records`], [`ndjson_rows`]), [`feed`] (sending), [`output`], [`table`], [`invoices`], [`acks`]
+//! and [`totals`] (writing), [`retry`], [`interrupt`], [`progress`], [`stderr`] and [`values`].
 
 mod acks;
 mod beginning;

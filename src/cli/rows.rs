@@ -209,8 +209,14 @@ mod tests {
 
     /// The id and line of each row, or the message of the failure.
     fn read(text: &str) -> std::result::Result<Vec<(String, i64, u64)>, String> {
+        let found = read_from(text.as_bytes());
+        assert_eq!(read_from(ByteByByte(text.as_bytes())), found, "{text:?}");
+        found
+    }
+
+    fn read_from(input: impl Read) -> std::result::Result<Vec<(String, i64, u64)>, String> {
         let read = || {
-            let mut rows = Rows::new("in", COLUMNS, text.as_bytes())?;
+            let mut rows = Rows::new("in", COLUMNS, input)?;
             let mut all = Vec::new();
             while rows.advance()? {
                 rows.time("at")?;
@@ -222,6 +228,15 @@ mod tests {
             Failure::Usage(message) => message,
             other => panic!("{other:?}"),
         })
+    }
+
+    /// What a pipe may give.
+    struct ByteByByte<'a>(&'a [u8]);
+
+    impl Read for ByteByByte<'_> {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            self.0.read(&mut buffer[..1])
+        }
     }
 
     fn row(id: &str, cents: i64, line: u64) -> (String, i64, u64) {
@@ -236,10 +251,14 @@ mod tests {
         assert_eq!(read(text).as_ref(), Ok(&expected));
         assert_eq!(read(&text.replace("\r\n", "\n")).as_ref(), Ok(&expected));
         assert_eq!(read(&format!("\u{feff}{text}\r\n")).as_ref(), Ok(&expected));
+        let later = expected.into_iter().map(|(id, cents, line)| (id, cents, line + 2)).collect();
+        assert_eq!(read(&format!("\r\n\n{text}")), Ok(later));
     }
 
     #[test]
     fn ndjson_is_seen_by_its_brace() {
+        let text = "\u{feff}\n \n {\"cents\":1,\"at\":\"2020-01-01T00:00:00Z\"}";
+        assert_eq!(read(text), Ok(vec![row("", 1, 3)]));
         let text = "{\"cents\":1,\"at\":\"2020-01-01T00:00:00Z\",\"id\":\"\\u0061\"}\n\n\
                     {\"at\":\"2020-01-01T00:00:00Z\",\"cents\":\"2\",\"status\":\"PAID\",\"id\":null}";
         assert_eq!(read(text), Ok(vec![row("a", 1, 1), row("", 2, 3)]));
