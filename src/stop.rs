@@ -1,13 +1,9 @@
 //! Why work must end: one [`Stop`] goes with a call from the transport down to its SQL. What runs
-//! looks at it, what waits awaits it, and the error that comes of it keeps the reason.
+//! looks at it, for what waits the sweep of `service` does, and the error that comes of it keeps the
+//! reason.
 
-use std::collections::HashMap;
 use std::fmt;
-use std::future::Future;
-use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
-use std::task::{Context, Poll, Waker};
+use std::sync::{Arc, OnceLock};
 
 use crate::error::{Error, Result};
 
@@ -55,7 +51,6 @@ struct Shared {
     told: OnceLock<Reason>,
     /// A condition that comes about by itself, and the reason that it is.
     passes: Option<(Passed, Reason)>,
-    tasks: Mutex<HashMap<u64, Waker>>,
 }
 
 type Passed = Box<dyn Fn() -> bool + Send + Sync>;
@@ -66,19 +61,17 @@ impl Stop {
         Stop(Arc::new(Shared { parent: Some(self.clone()), ..Shared::default() }))
     }
 
-    /// A child that has `reason` once `passed` is true. Nobody is woken by that: it is for work that
-    /// looks, such as a statement of SQLite, which does so every 20 microseconds.
+    /// A child that has `reason` once `passed` is true. It is asked often: by a statement of SQLite every
+    /// 20 microseconds.
     pub fn when(&self, passed: impl Fn() -> bool + Send + Sync + 'static, reason: Reason) -> Stop {
         let passes: Option<(Passed, Reason)> = Some((Box::new(passed), reason));
         Stop(Arc::new(Shared { parent: Some(self.clone()), passes, ..Shared::default() }))
     }
 
-    /// Says that work must end, and wakes who awaits it.
+    /// Says that work must end. Nobody is woken by it.
     pub fn stop(&self, reason: Reason) {
         // OK to fail: the first reason stays.
         let _ = self.0.told.set(reason);
-        let tasks = std::mem::take(&mut *self.tasks());
-        tasks.into_values().for_each(Waker::wake);
     }
 
     /// Why work must end; `None` while it may go on.
@@ -101,21 +94,6 @@ impl Stop {
     pub fn check(&self) -> Result<()> {
         self.reason().map_or(Ok(()), |reason| Err(reason.into()))
     }
-
-    /// Ready when this or a parent is told to stop. (Not when a condition of [`Stop::when`] comes about.)
-    pub fn stopped(&self) -> Stopped {
-        static NEXT: AtomicU64 = AtomicU64::new(0);
-        Stopped { stop: self.clone(), key: NEXT.fetch_add(1, Ordering::Relaxed) }
-    }
-
-    fn tasks(&self) -> MutexGuard<'_, HashMap<u64, Waker>> {
-        self.0.tasks.lock().unwrap_or_else(|e| e.into_inner())
-    }
-
-    /// This stop, its parent, and so on.
-    fn line(&self) -> impl Iterator<Item = &Stop> {
-        std::iter::successors(Some(self), |stop| stop.0.parent.as_ref())
-    }
 }
 
 impl fmt::Debug for Stop {
@@ -124,41 +102,10 @@ impl fmt::Debug for Stop {
     }
 }
 
-/// The future of [`Stop::stopped`]. Dropping it takes its task off the list.
-pub struct Stopped {
-    stop: Stop,
-    key: u64,
-}
-
-impl Future for Stopped {
-    type Output = Reason;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Reason> {
-        if let Some(reason) = self.stop.reason() {
-            return Poll::Ready(reason);
-        }
-        for stop in self.stop.line() {
-            stop.tasks().insert(self.key, cx.waker().clone());
-        }
-        // Looked at again: who was told in between has woken nobody.
-        self.stop.reason().map_or(Poll::Pending, Poll::Ready)
-    }
-}
-
-impl Drop for Stopped {
-    fn drop(&mut self) {
-        for stop in self.stop.line() {
-            stop.tasks().remove(&self.key);
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use futures::executor::block_on;
-    use futures::task::noop_waker;
-    use std::sync::atomic::AtomicBool;
+    use std::sync::atomic::{AtomicBool, Ordering};
 
     #[test]
     fn the_first_reason_stays_and_parents_come_last() {
@@ -183,30 +130,5 @@ mod tests {
         assert_eq!(inner.reason(), Some(limit.clone()));
         passed.store(false, Ordering::SeqCst);
         assert_eq!(inner.reason(), Some(limit));
-    }
-
-    #[test]
-    fn whoever_awaits_it_is_woken_wherever_it_is_told() {
-        for depth in 0..3 {
-            let line: Vec<Stop> =
-                std::iter::successors(Some(Stop::default()), |stop| Some(stop.child()))
-                    .take(3)
-                    .collect();
-            let waiting = line[2].stopped();
-            let waiter = std::thread::spawn(move || block_on(waiting));
-            line[depth].stop(Reason::Stopping);
-            assert_eq!(waiter.join().unwrap(), Reason::Stopping);
-        }
-    }
-
-    #[test]
-    fn who_waits_no_more_leaves_nothing_behind() {
-        let server = Stop::default();
-        let mut waiting = Box::pin(server.child().stopped());
-        let waker = noop_waker();
-        assert!(waiting.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
-        assert_eq!(server.tasks().len(), 1);
-        drop(waiting);
-        assert!(server.tasks().is_empty());
     }
 }

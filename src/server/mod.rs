@@ -77,7 +77,6 @@ impl Server {
         let exports = Workers::start("billstream-export", config.export_workers, queued_exports)?;
         let Environments { env, poller_env, threads_ended } = Environments::start(&config);
         let poller = Poller::start(&poller_env);
-        let (sweep, sweep_thread) = Sweep::start()?;
         let shared = Arc::new(Shared {
             echoes: Echoes::start(&env, poller.clone()),
             poller,
@@ -87,7 +86,7 @@ impl Server {
             unary: unary.queue(),
             unary_calls: UnderWay::default(),
             exports: exports.queue(),
-            sweep,
+            sweep: Sweep::default(),
             calls_open: AtomicUsize::new(0),
             stopping: Stopping::default(),
             seldom: Seldom::default(),
@@ -105,9 +104,10 @@ impl Server {
             .map_err(|_| {
                 Error::Unavailable(format!("cannot listen on {listen}: {}", bind_error(listen)))
             })?;
+        let sweep = shared.sweep.start()?;
         grpc.start();
         let envs = Environments { env, poller_env, threads_ended };
-        let parts = Parts { grpc, envs, exports, unary, store: store_thread, sweep: sweep_thread };
+        let parts = Parts { grpc, envs, exports, unary, store: store_thread, sweep };
         Ok(Server { addr: SocketAddr::new(listen.ip(), port), shared, parts: Some(parts) })
     }
 
@@ -163,9 +163,7 @@ impl Server {
             Err(Error::Internal("gRPC did not stop in time; the database is closed".to_owned()))
         }
     }
-}
 
-impl Server {
     /// Ends all calls, the longer the less they are in progress; whether they have ended.
     fn drain(&self, grpc: &mut grpcio::Server) -> bool {
         let Shared { config, stopping, .. } = &*self.shared;

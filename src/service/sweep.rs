@@ -26,7 +26,7 @@ const ROUNDS_A_STOP: u64 = 4;
 const AT_ONCE: usize = 256;
 
 /// A handle of the thread.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub struct Sweep(Arc<Shared>);
 
 #[derive(Default)]
@@ -68,14 +68,12 @@ pub enum Look<T> {
 
 impl Sweep {
     /// Starts the thread. It ends after [`Sweep::close`].
-    pub fn start() -> Result<(Sweep, JoinHandle<()>)> {
-        let sweep = Sweep(Arc::default());
-        let shared = Arc::clone(&sweep.0);
+    pub fn start(&self) -> Result<JoinHandle<()>> {
+        let shared = Arc::clone(&self.0);
         let thread = Builder::new().name("billstream-sweep".to_owned());
-        let thread = thread
+        thread
             .spawn(move || while shared.next() {})
-            .map_err(|e| Error::Unusable(format!("cannot start the sweep thread: {e}")))?;
-        Ok((sweep, thread))
+            .map_err(|e| Error::Unusable(format!("cannot start the sweep thread: {e}")))
     }
 
     /// The result of `work`, or `None` when the time that `limit` gives passes before it. (It is asked at
@@ -251,7 +249,8 @@ mod tests {
     use futures::future::{join_all, pending, ready};
 
     fn started<T>(test: impl FnOnce(&Sweep) -> T) -> T {
-        let (sweep, thread) = Sweep::start().unwrap();
+        let sweep = Sweep::default();
+        let thread = sweep.start().unwrap();
         let result = test(&sweep);
         assert!(sweep.0.list().waits.is_empty(), "who waits no more leaves nothing behind");
         sweep.close();

@@ -276,7 +276,9 @@ fn a_query_past_the_deadline_of_its_client_is_ended() {
 
 #[test]
 fn messages_over_the_limit_are_refused_by_every_rpc() {
-    let server = server(Config { max_message_bytes: 10_000, ..Config::default() });
+    let limits =
+        Config { max_message_bytes: 10_000, max_request_bytes: 10_000, ..Config::default() };
+    let server = server(limits);
     let client = server.client();
     let customer_id = "c".repeat(10_001);
     let is_refused = |status: RpcStatus| {

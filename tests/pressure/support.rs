@@ -68,10 +68,6 @@ impl Process {
         names
     }
 
-    pub fn has_thread(&self, name: &str) -> bool {
-        self.threads().iter().any(|thread| thread == name)
-    }
-
     /// A number of /proc/PID/status.
     fn status(&self, name: &str) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
