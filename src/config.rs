@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result, Violation, Violations};
+use crate::peer::Share;
 
 /// What a reader may know of a setting without reading this file.
 pub struct Setting {
@@ -84,12 +85,21 @@ settings! {
     /// DEADLINE_EXCEEDED. Until then it holds no place of any limit.
     first_message_timeout_ms: u64 = 10_000, in 1..=86_400_000;
     /// Streams one connection may have open; a further one is RESOURCE_EXHAUSTED, with RetryInfo.
-    max_streams_per_connection: usize = 2048, in 1..=100_000;
+    max_streams_per_connection: usize = 1024, in 1..=100_000;
+    /// The most of any limit's places that one host may hold while no other holds any, in percent: of
+    /// exports, uploads, Reconcile streams, queued unary calls, and threads for long unary queries. Of
+    /// several as greedy as that each gets less, so that something stays free; past it RESOURCE_EXHAUSTED,
+    /// with RetryInfo. 100: no share, as behind a proxy that is the only host.
+    host_share_percent: usize = 80, in 1..=100;
+    /// The most of its host's part that one connection may hold while no other of the host holds any, in
+    /// percent; past it RESOURCE_EXHAUSTED, with RetryInfo. 100: no share, as behind a proxy with one
+    /// connection.
+    connection_share_percent: usize = 60, in 1..=100;
 
     /// Threads for GetSummary and ListInvoices, each with a database connection.
     unary_workers: usize = 2, in 1..=128;
     /// Unary calls that may wait for a thread; a further one is RESOURCE_EXHAUSTED, with RetryInfo.
-    max_queued_unary: usize = 256, in 1..=100_000;
+    max_queued_unary: usize = 1024, in 1..=100_000;
     /// The largest page in invoices that is read on a thread of `cq_threads` while no other unary call is
     /// under way, which takes less time than handing it to another thread, or while long queries or a full
     /// queue would keep it waiting; as totals without dates always are. 0: only the totals.
@@ -170,6 +180,13 @@ settings! {
 }
 
 impl Config {
+    /// How much of a limit one peer may hold.
+    pub fn share(&self) -> Share {
+        let (host_percent, connection_percent) =
+            (self.host_share_percent, self.connection_share_percent);
+        Share { host_percent, connection_percent }
+    }
+
     /// Refuses a configuration that cannot work, naming each setting, its value and its range.
     pub fn validate(&self) -> Result<()> {
         let out_of_range = numbers(self).into_iter().filter_map(|(name, value, min, max)| {

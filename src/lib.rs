@@ -15,7 +15,7 @@
 //! | 4 | [`server`]: start, address, stop; and [`client`] |
 //! | 3 | [`service`]: the rpcs; the one table of statuses |
 //! | 2 | [`store`]: SQLite · [`bridge`]: channels between threads and futures · [`workers`]: threads |
-//! | 1 | [`config`] · [`model`] · [`error`] · [`metrics`] · [`proto`] · [`stop`] |
+//! | 1 | [`config`] · [`model`] · [`error`] · [`metrics`] · [`peer`] · [`proto`] · [`stop`] |
 //!
 //! # The rules
 //!
@@ -26,7 +26,9 @@
 //! * Every queue, pool, page and message has a limit in [`Config`], with its unit in its name, and
 //!   its documentation says what happens at the limit.
 //! * Ownership is the stop protocol: dropping a receiver ends its scan, dropping the last sender
-//!   ends its stream.
+//!   ends its stream, dropping a ticket takes its job out of the queue. A permit lives as long as the
+//!   work it admits.
+//! * No peer may take what all need: limits and queues have shares, and threads are given in turns by host.
 //! * SQL lives in `sql/`, a statement a file, each with the index that it must use.
 //! * Nothing here prints, logs to a logger of its own, handles a signal or ends the process.
 //!
@@ -38,6 +40,7 @@ pub mod config;
 pub mod error;
 pub mod metrics;
 pub mod model;
+pub mod peer;
 pub mod proto;
 pub mod stop;
 

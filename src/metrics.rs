@@ -39,6 +39,14 @@ pub struct Metrics {
     pub calls_failed: Counter,
     /// Calls whose first message did not come in `first_message_timeout_ms`.
     pub calls_without_message: Counter,
+    /// Exports that were refused for `max_exports`, a share of it, or `max_streams_per_connection`.
+    pub exports_refused: Counter,
+    /// The same of uploads, for `max_uploads`.
+    pub uploads_refused: Counter,
+    /// The same of Reconcile streams, for `max_reconciles`.
+    pub reconciles_refused: Counter,
+    /// Unary calls that were refused for `max_queued_unary` or a share of it.
+    pub unary_refused: Counter,
     /// Rows that exports read from SQLite.
     pub rows_scanned: Counter,
     /// Scans that gave back their thread and connection because their client was slow.

@@ -14,6 +14,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("error", 1),
     ("metrics", 1),
     ("model", 1),
+    ("peer", 1),
     ("proto", 1),
     ("stop", 1),
     ("bridge", 2),

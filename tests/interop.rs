@@ -15,6 +15,9 @@ fn start(dir: &Path) -> Server {
         listen: "127.0.0.1:0".to_owned(),
         max_upload_rows: 5_000,
         max_reconciles: 2,
+        // One client is to fill it.
+        host_share_percent: 100,
+        connection_share_percent: 100,
         max_page_size: 50,
         ..Config::default()
     };

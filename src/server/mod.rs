@@ -15,6 +15,7 @@ use grpcio::{ChannelBuilder, EnvBuilder, Environment, ServerBuilder, ServerCrede
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::metrics::Metrics;
+use crate::peer::Share;
 use crate::service::call::{Seldom, Stopping, STOP_GRACE};
 use crate::service::unary::UnderWay;
 use crate::service::{self, echo::Echoes, limits::Limits, poller::Poller, sweep::Sweep, Shared};
@@ -59,6 +60,7 @@ struct Parts {
     envs: Environments,
     exports: Workers,
     unary: Workers,
+    spool: Workers,
     store: StoreThread,
     sweep: JoinHandle<()>,
 }
@@ -70,22 +72,25 @@ impl Server {
         let listen = resolve(&config.listen)?;
         let metrics = Arc::new(Metrics::default());
         let (store, store_thread) = Store::open(&config, &metrics)?;
-        let unary =
-            Workers::start("billstream-unary", config.unary_workers, config.max_queued_unary)?;
-        // Room for every export, and for a block ahead of each that runs.
-        let queued_exports = config.max_exports + config.export_workers;
-        let exports = Workers::start("billstream-export", config.export_workers, queued_exports)?;
+        let (threads, queued) = (config.unary_workers, config.max_queued_unary);
+        let unary = Workers::start("billstream-unary", threads, queued, config.share())?;
+        // Their peers have their shares of the streams. There is room for every export, and for a block
+        // ahead of each that runs; and for every upload.
+        let (threads, queued) = (config.export_workers, config.max_exports + config.export_workers);
+        let exports = Workers::start("billstream-export", threads, queued, Share::ALL)?;
+        let spool = Workers::start("billstream-spool", 1, config.max_uploads, Share::ALL)?;
         let Environments { env, poller_env, threads_ended } = Environments::start(&config);
         let poller = Poller::start(&poller_env);
         let shared = Arc::new(Shared {
             echoes: Echoes::start(&env, poller.clone()),
             poller,
             store,
-            metrics,
-            limits: Limits::new(&config),
+            metrics: Arc::clone(&metrics),
+            limits: Limits::new(&config, &metrics),
             unary: unary.queue(),
             unary_calls: UnderWay::default(),
             exports: exports.queue(),
+            spool: spool.queue(),
             sweep: Sweep::default(),
             calls_open: AtomicUsize::new(0),
             stopping: Stopping::default(),
@@ -107,7 +112,8 @@ impl Server {
         let sweep = shared.sweep.start()?;
         grpc.start();
         let envs = Environments { env, poller_env, threads_ended };
-        let parts = Parts { grpc, envs, exports, unary, store: store_thread, sweep };
+        let store = store_thread;
+        let parts = Parts { grpc, envs, exports, unary, spool, store, sweep };
         Ok(Server { addr: SocketAddr::new(listen.ip(), port), shared, parts: Some(parts) })
     }
 
@@ -141,13 +147,14 @@ impl Server {
 
     fn stop(&mut self) -> Result<()> {
         let Some(parts) = self.parts.take() else { return Ok(()) };
-        let Parts { mut grpc, envs, exports, unary, store, sweep } = parts;
+        let Parts { mut grpc, envs, exports, unary, spool, store, sweep } = parts;
         let start = Instant::now();
         let drained = self.drain(&mut grpc);
         // The workers first: the calls they serve are over, and a scan that still runs sees that
         // its receiver is gone.
         exports.stop();
         unary.stop();
+        spool.stop();
         self.shared.store.reader.close();
         store.stop();
         self.shared.poller.close();

@@ -18,12 +18,14 @@ use grpcio::{DuplexSink, RpcContext, WriteFlags};
 
 use crate::error::{Error, Result};
 use crate::model::Created;
+use crate::peer::Peer;
 use crate::proto::report::{BulkResult, CreateInvoiceRequest};
 use crate::service::call::{send, Call, Requests};
 use crate::service::codec::Request;
 use crate::service::unary::total_message;
 use crate::service::watch::Watch;
 use crate::service::{validate, Shared};
+use crate::stop::Reason;
 use crate::store::bulk;
 use crate::store::staged::Staged;
 use crate::store::write::Job;
@@ -67,13 +69,15 @@ async fn admitted(
     needs_commit: bool,
 ) -> Result<()> {
     let shared = &call.shared;
-    let _permit = shared.limits.admit(&shared.limits.uploads, call.peer.clone())?;
+    let peer = call.peer();
+    let _permit = shared.limits.admit(&shared.limits.uploads, &peer)?;
     let watch = Watch::new(call);
-    watch.guard(upload(shared, first, requests, sink, &watch, needs_commit)).await
+    watch.guard(upload(shared, &peer, first, requests, sink, &watch, needs_commit)).await
 }
 
 async fn upload(
     shared: &Arc<Shared>,
+    peer: &Peer,
     first: Option<Request<CreateInvoiceRequest>>,
     requests: &mut Requests<CreateInvoiceRequest>,
     sink: &mut Results,
@@ -84,7 +88,7 @@ async fn upload(
     while let Some(request) = next {
         upload.take(request)?;
         if upload.staged.memory_bytes() >= shared.config.upload_memory_bytes {
-            upload.spill(shared).await?;
+            upload.spill(shared, peer).await?;
         }
         // An error is a call that is over.
         next =
@@ -161,9 +165,9 @@ impl Upload {
         Ok(())
     }
 
-    /// Moves the staged rows to disk, on a worker thread. The requests that follow wait, so the
+    /// Moves the staged rows to disk, on the thread for that. The requests that follow wait, so the
     /// client is held by its flow control.
-    async fn spill(&mut self, shared: &Shared) -> Result<()> {
+    async fn spill(&mut self, shared: &Shared, peer: &Peer) -> Result<()> {
         let dir = spool_dir(shared);
         let mut staged = std::mem::take(&mut self.staged);
         let (reply, spilled) = oneshot::channel();
@@ -172,7 +176,8 @@ impl Upload {
             // OK to fail: the call is over.
             let _ = reply.send(result.map(|()| staged));
         };
-        submit(shared, job)?;
+        // Dropped with the call, it takes the job out. There is room for every upload.
+        let _ticket = shared.spool.submit(peer, job).map_err(|_| Error::from(Reason::Stopping))?;
         self.staged = spilled.await.map_err(|_| lost_job())??;
         Ok(())
     }
@@ -208,13 +213,6 @@ async fn settle(shared: &Shared, sink: &mut Results) -> Result<()> {
         Poll::Ready(Err(_)) => Err(Error::Cancelled),
         _ => Ok(()),
     }
-}
-
-fn submit(shared: &Shared, job: impl FnOnce() + Send + 'static) -> Result<()> {
-    shared.unary.submit(job).map_err(|_| {
-        let max = shared.config.max_queued_unary;
-        shared.limits.exhausted(format!("max_queued_unary of {max} calls wait"))
-    })
 }
 
 /// Ready when the call is over.

@@ -19,6 +19,7 @@ use grpcio::{Deadline, DuplexSink, RequestStream, RpcContext, WriteFlags};
 
 use crate::config::Config;
 use crate::error::{Error, Result};
+use crate::peer::Peer;
 use crate::service::codec::Request;
 use crate::service::status::status;
 use crate::service::Shared;
@@ -53,7 +54,8 @@ impl Default for Stopping {
 /// One call.
 pub struct Call {
     pub shared: Arc<Shared>,
-    pub peer: String,
+    /// Its name at gRPC.
+    peer: String,
     deadline: Deadline,
 }
 
@@ -61,6 +63,10 @@ impl Call {
     pub fn new(shared: &Arc<Shared>, ctx: &RpcContext<'_>) -> Call {
         shared.calls_open.fetch_add(1, Ordering::Relaxed);
         Call { shared: Arc::clone(shared), peer: ctx.peer(), deadline: ctx.deadline() }
+    }
+
+    pub fn peer(&self) -> Peer {
+        Peer::new(&self.peer)
     }
 
     /// Why the call must end: the reasons of `parent`, and the client's deadline. gRPC looks at none of

@@ -7,7 +7,7 @@
 
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -18,6 +18,7 @@ use grpcio::{DuplexSink, GrpcSlice, RpcContext, WriteFlags};
 
 use crate::bridge::{self, Receiver, SendTimeoutError, Sender, TrySendError};
 use crate::error::{Error, Result};
+use crate::peer::Peer;
 use crate::proto::report::ExportRequest;
 use crate::service::call::{Call, Requests};
 use crate::service::codec::{Encoded, Request};
@@ -27,6 +28,7 @@ use crate::service::{validate, Shared};
 use crate::stop::{Reason, Stop};
 use crate::store::encode::Chunk;
 use crate::store::scan::{Block, Offer, Scan, Turn};
+use crate::workers::Ticket;
 
 type Messages = DuplexSink<Encoded>;
 
@@ -61,7 +63,8 @@ fn start(call: &Call, request: Request<ExportRequest>, shape: Shape) -> Result<O
     let shared = &call.shared;
     let request = request.message("ExportRequest", shared.config.max_request_bytes)?;
     let (filter, after, max_rows) = validate::export(request)?;
-    let permit = shared.limits.admit(&shared.limits.exports, call.peer.clone())?;
+    let peer = call.peer();
+    let permit = shared.limits.admit(&shared.limits.exports, &peer)?;
     let (metrics, pressure) = (Arc::clone(&shared.metrics), shared.store.wal_pressure.clone());
     let config = &shared.config;
     let quick_chunk_bytes = match shape {
@@ -75,13 +78,17 @@ fn start(call: &Call, request: Request<ExportRequest>, shape: Shape) -> Result<O
     let task = Arc::new(ScanTask {
         turn: Mutex::new(Some((scan, sender))),
         is_parked: AtomicBool::new(false),
+        place: Mutex::new(Place::None),
         verdict: Arc::clone(&verdict),
         stop: watch.stop.clone(),
         shared: Arc::clone(shared),
+        peer,
+        _permit: permit,
     });
+    let scan = ScanEnd(Arc::clone(&task));
     task.schedule();
     let sent = Sent { before: after, chunk: Chunk::default(), messages: 0 };
-    Ok(Outflow { receiver, verdict, shape, sent, watch, permit })
+    Ok(Outflow { receiver, verdict, shape, sent, watch, scan })
 }
 
 /// How the scan ended; `None` while it has not.
@@ -93,10 +100,34 @@ struct ScanTask {
     turn: Mutex<Option<(Scan, Sender<Chunk>)>>,
     /// Whether the next wake-up is to schedule a turn.
     is_parked: AtomicBool,
+    place: Mutex<Place>,
     verdict: Verdict,
     /// That of the call.
     stop: Stop,
     shared: Arc<Shared>,
+    peer: Peer,
+    /// As long as the call or a turn of its scan goes on.
+    _permit: Permit,
+}
+
+/// The place of a scan in the queue for turns.
+enum Place {
+    /// It has not asked for one.
+    None,
+    /// That of its last turn, or of the next one.
+    Last { _ticket: Ticket },
+    /// It gets no more.
+    Over,
+}
+
+/// The call's hold on its scan: dropped, it takes the scan out of the queue. A turn under way sees that
+/// its receiver is gone.
+struct ScanEnd(Arc<ScanTask>);
+
+impl Drop for ScanEnd {
+    fn drop(&mut self) {
+        *self.0.place() = Place::Over;
+    }
 }
 
 impl ArcWake for ScanTask {
@@ -109,13 +140,25 @@ impl ArcWake for ScanTask {
 
 impl ScanTask {
     fn schedule(self: Arc<Self>) {
-        let task = Arc::clone(&self);
-        if self.shared.exports.submit(move || task.run()).is_err() {
-            // The queue has room for every export, so the server is stopping.
-            let stopping = Error::Unavailable("the server is shutting down".to_owned());
-            *self.verdict.lock().unwrap_or_else(|e| e.into_inner()) = Some(Err(stopping));
-            drop(self.take());
+        // Held meanwhile: the turn may be over, and the next one asked for, before this returns.
+        let mut place = self.place();
+        if matches!(*place, Place::Over) {
+            return;
         }
+        let task = Arc::clone(&self);
+        match self.shared.exports.submit(&self.peer, move || task.run()) {
+            Ok(_ticket) => *place = Place::Last { _ticket },
+            // The queue has room for every export, so the server is stopping.
+            Err(_) => {
+                let stopping = Some(Err(Reason::Stopping.into()));
+                *self.verdict.lock().unwrap_or_else(|e| e.into_inner()) = stopping;
+                drop(self.take());
+            }
+        }
+    }
+
+    fn place(&self) -> MutexGuard<'_, Place> {
+        self.place.lock().unwrap_or_else(|e| e.into_inner())
     }
 
     fn take(&self) -> Option<(Scan, Sender<Chunk>)> {
@@ -145,7 +188,7 @@ impl ScanTask {
     fn ahead(&self, block: Block, stop: Stop) -> Option<impl FnOnce() -> Result<Vec<Chunk>>> {
         let reader = self.shared.store.reader.clone();
         let scan = move || block.scan(&reader, &stop);
-        let fork = self.shared.exports.fork(scan)?;
+        let fork = self.shared.exports.fork(&self.peer, scan)?;
         Some(move || fork.finish()?)
     }
 
@@ -206,16 +249,16 @@ struct Outflow {
     shape: Shape,
     sent: Sent,
     watch: Watch,
-    permit: Permit,
+    scan: ScanEnd,
 }
 
 impl Outflow {
     async fn run(self, sink: &mut Messages, shared: &Shared) -> Result<()> {
-        let Outflow { mut receiver, verdict, shape, mut sent, watch, permit: _permit } = self;
+        let Outflow { mut receiver, verdict, shape, mut sent, watch, scan } = self;
         let flow = flow(sink, &mut receiver, &verdict, shape, &mut sent, &watch, shared);
         let result = watch.guard(flow).await;
         // Ends the scan, if it has not ended.
-        drop(receiver);
+        drop((receiver, scan));
         let go_on = |why| {
             let cursor = sent.cursor(shape);
             format!("{why}; go on with after_sequence={cursor}")

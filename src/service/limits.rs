@@ -1,32 +1,84 @@
-//! Admission: how many streams may be open, in all and on a connection. A permit is held for as
-//! long as its stream, and dropping it is all there is to give back.
+//! Admission: how many streams may be open, in all, of a host and on a connection. A permit is held
+//! for as long as the work that it admits, and dropping it is all there is to give back.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use crate::config::Config;
 use crate::error::{Error, Result};
-
-/// How many streams each connection has open, by its peer.
-type Connections = Arc<Mutex<HashMap<String, usize>>>;
+use crate::metrics::{Counter, Metrics};
+use crate::peer::{Full, Peer, Share};
+use crate::stop::Reason;
+use crate::workers::Refused;
 
 /// A kind of stream with a limit on how many are open.
 pub struct Limit {
     name: &'static str,
     max: usize,
-    open: AtomicUsize,
+    share: Share,
+    open: Mutex<Open>,
+    refused: fn(&Metrics) -> &Counter,
+}
+
+/// The streams that are open.
+#[derive(Default)]
+struct Open {
+    all: usize,
+    of_hosts: Counts,
+    of_connections: Counts,
 }
 
 impl Limit {
-    fn new(name: &'static str, max: usize) -> Arc<Limit> {
-        Arc::new(Limit { name, max, open: AtomicUsize::new(0) })
-    }
-
     /// Streams that are open.
     pub fn open(&self) -> usize {
-        self.open.load(Ordering::Relaxed)
+        self.lock().all
+    }
+
+    fn take(&self, peer: &Peer) -> std::result::Result<(), Full> {
+        let mut open = self.lock();
+        let free = self.max.saturating_sub(open.all);
+        let (host, connection) =
+            (open.of_hosts.get(peer.host()), open.of_connections.get(peer.connection()));
+        self.share.check(free, host, connection)?;
+        open.all += 1;
+        open.of_hosts.add(peer.host());
+        open.of_connections.add(peer.connection());
+        Ok(())
+    }
+
+    fn give_back(&self, peer: &Peer) {
+        let mut open = self.lock();
+        open.all -= 1;
+        open.of_hosts.remove(peer.host());
+        open.of_connections.remove(peer.connection());
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Open> {
+        self.open.lock().unwrap_or_else(|e| e.into_inner())
+    }
+}
+
+/// How many of something each name has; a name with none is not kept.
+#[derive(Default)]
+struct Counts(HashMap<Arc<str>, usize>);
+
+impl Counts {
+    fn get(&self, name: &Arc<str>) -> usize {
+        self.0.get(name).copied().unwrap_or(0)
+    }
+
+    fn add(&mut self, name: &Arc<str>) {
+        *self.0.entry(Arc::clone(name)).or_insert(0) += 1;
+    }
+
+    fn remove(&mut self, name: &Arc<str>) {
+        if let Some(count) = self.0.get_mut(name) {
+            *count -= 1;
+            if *count == 0 {
+                self.0.remove(name);
+            }
+        }
     }
 }
 
@@ -35,38 +87,77 @@ pub struct Limits {
     pub exports: Arc<Limit>,
     pub uploads: Arc<Limit>,
     pub reconciles: Arc<Limit>,
-    connections: Connections,
+    /// Streams of every kind.
+    connections: Arc<Mutex<Counts>>,
     max_streams_per_connection: usize,
+    max_queued_unary: usize,
+    share: Share,
     retry_delay: Duration,
+    metrics: Arc<Metrics>,
 }
 
 impl Limits {
-    pub fn new(config: &Config) -> Limits {
+    pub fn new(config: &Config, metrics: &Arc<Metrics>) -> Limits {
+        let share = config.share();
+        let limit = |name, max, refused| {
+            Arc::new(Limit { name, max, share, open: Mutex::default(), refused })
+        };
         Limits {
-            exports: Limit::new("max_exports", config.max_exports),
-            uploads: Limit::new("max_uploads", config.max_uploads),
-            reconciles: Limit::new("max_reconciles", config.max_reconciles),
+            exports: limit("max_exports", config.max_exports, |m| &m.exports_refused),
+            uploads: limit("max_uploads", config.max_uploads, |m| &m.uploads_refused),
+            reconciles: limit("max_reconciles", config.max_reconciles, |m| &m.reconciles_refused),
             connections: Arc::default(),
             max_streams_per_connection: config.max_streams_per_connection,
+            max_queued_unary: config.max_queued_unary,
+            share,
             retry_delay: Duration::from_millis(config.retry_delay_ms),
+            metrics: Arc::clone(metrics),
         }
     }
 
-    /// Admits a stream of the connection from `peer`, or refuses it at once.
-    pub fn admit(&self, limit: &Arc<Limit>, peer: String) -> Result<Permit> {
-        let mut permit = Permit { limit: Arc::clone(limit), connection: None };
-        if limit.open.fetch_add(1, Ordering::Relaxed) >= limit.max {
-            return Err(self.exhausted(format!("{} of {} are open", limit.name, limit.max)));
+    /// Admits a stream of `peer`, or refuses it at once.
+    pub fn admit(&self, limit: &Arc<Limit>, peer: &Peer) -> Result<Permit> {
+        self.take(limit, peer).inspect_err(|_| (limit.refused)(&self.metrics).add(1))
+    }
+
+    fn take(&self, limit: &Arc<Limit>, peer: &Peer) -> Result<Permit> {
+        let most = self.max_streams_per_connection;
+        let mut connections = lock(&self.connections);
+        if connections.get(peer.connection()) >= most {
+            return Err(self.exhausted(format!("max_streams_per_connection of {most} are open")));
         }
-        let mut connections = self.connections.lock().unwrap_or_else(|e| e.into_inner());
-        let open = connections.entry(peer.clone()).or_insert(0);
-        if *open >= self.max_streams_per_connection {
-            let max = self.max_streams_per_connection;
-            return Err(self.exhausted(format!("max_streams_per_connection of {max} are open")));
+        limit.take(peer).map_err(|full| self.full(limit.name, limit.max, "are open", full))?;
+        connections.add(peer.connection());
+        Ok(Permit {
+            limit: Arc::clone(limit),
+            connections: Arc::clone(&self.connections),
+            peer: peer.clone(),
+        })
+    }
+
+    /// Why a unary call was not queued.
+    pub fn unary_refused(&self, refused: Refused) -> Error {
+        match refused {
+            Refused::Full(full) => {
+                self.metrics.unary_refused.add(1);
+                self.full("max_queued_unary", self.max_queued_unary, "calls wait", full)
+            }
+            Refused::Stopped => Reason::Stopping.into(),
         }
-        *open += 1;
-        permit.connection = Some((Arc::clone(&self.connections), peer));
-        Ok(permit)
+    }
+
+    fn full(&self, name: &str, max: usize, held: &str, full: Full) -> Error {
+        let Share { host_percent, connection_percent } = self.share;
+        self.exhausted(match full {
+            Full::All => format!("{name} of {max} {held}"),
+            Full::Host => {
+                format!("{name} of {max}: this host has its share, host_share_percent of {host_percent}")
+            }
+            Full::Connection => format!(
+                "{name} of {max}: this connection has its share, \
+                 connection_share_percent of {connection_percent}"
+            ),
+        })
     }
 
     /// RESOURCE_EXHAUSTED, with when to try again.
@@ -75,23 +166,21 @@ impl Limits {
     }
 }
 
+fn lock(connections: &Mutex<Counts>) -> MutexGuard<'_, Counts> {
+    connections.lock().unwrap_or_else(|e| e.into_inner())
+}
+
 /// The place of one open stream.
 pub struct Permit {
     limit: Arc<Limit>,
-    connection: Option<(Connections, String)>,
+    connections: Arc<Mutex<Counts>>,
+    peer: Peer,
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.limit.open.fetch_sub(1, Ordering::Relaxed);
-        let Some((connections, peer)) = self.connection.take() else { return };
-        let mut connections = connections.lock().unwrap_or_else(|e| e.into_inner());
-        if let Some(open) = connections.get_mut(&peer) {
-            *open -= 1;
-            if *open == 0 {
-                connections.remove(&peer);
-            }
-        }
+        self.limit.give_back(&self.peer);
+        lock(&self.connections).remove(self.peer.connection());
     }
 }
 
@@ -99,30 +188,55 @@ impl Drop for Permit {
 mod tests {
     use super::*;
 
-    fn limits() -> Limits {
-        Limits::new(&Config { max_exports: 3, max_streams_per_connection: 2, ..Config::default() })
+    fn limits(config: Config) -> Limits {
+        Limits::new(&config, &Arc::default())
+    }
+
+    fn peer(host: u8, port: u16) -> Peer {
+        Peer::new(&format!("ipv4:127.0.0.{host}:{port}"))
     }
 
     #[test]
     fn past_a_limit_a_stream_is_refused_until_another_ends() {
-        let limits = limits();
-        let admit = |peer: &str| limits.admit(&limits.exports, peer.to_owned());
-        let held = [admit("a").unwrap(), admit("a").unwrap(), admit("b").unwrap()];
-        let refused = admit("c").err().unwrap();
-        assert!(refused.to_string().contains("max_exports of 3"), "{refused}");
+        let limits = limits(Config { max_exports: 3, ..Config::default() });
+        let admit = |host: u8| limits.admit(&limits.exports, &peer(host, 1));
+        let held = [1, 1, 2].map(|host| admit(host).unwrap());
+        let refused = admit(3).err().unwrap();
+        assert!(refused.to_string().contains("max_exports of 3 are open"), "{refused}");
+        assert_eq!(limits.metrics.exports_refused.get(), 1);
         drop(held);
-        assert!(admit("c").is_ok());
+        assert!(admit(3).is_ok());
         assert_eq!(limits.exports.open(), 0);
+        assert!(limits.exports.lock().of_hosts.0.is_empty());
+        assert!(limits.exports.lock().of_connections.0.is_empty());
+    }
+
+    #[test]
+    fn nobody_takes_what_all_need() {
+        let limits = limits(Config { max_uploads: 10, ..Config::default() });
+        let admit = |host, port| limits.admit(&limits.uploads, &peer(host, port));
+        let fill =
+            |host, port| -> Vec<_> { std::iter::from_fn(|| admit(host, port).ok()).collect() };
+        let held = fill(1, 1);
+        assert_eq!(held.len(), 5);
+        let refused = admit(1, 1).err().unwrap().to_string();
+        assert!(refused.contains("this connection has its share"), "{refused}");
+        let others: Vec<_> = (2..20).flat_map(|port| fill(1, port)).collect();
+        let refused = admit(1, 20).err().unwrap().to_string();
+        assert!(refused.contains("this host has its share"), "{refused}");
+        assert_eq!(others.len(), 3);
+        assert!(admit(2, 1).is_ok());
     }
 
     #[test]
     fn a_connection_has_its_own_limit() {
-        let limits = limits();
-        let admit = |peer: &str| limits.admit(&limits.exports, peer.to_owned());
-        let held = [admit("a").unwrap(), admit("a").unwrap()];
-        assert!(admit("a").err().unwrap().to_string().contains("max_streams_per_connection of 2"));
-        assert!(admit("b").is_ok());
+        let limits = limits(Config { max_streams_per_connection: 2, ..Config::default() });
+        let admit = |limit, port| limits.admit(limit, &peer(1, port));
+        let held = (admit(&limits.exports, 1).unwrap(), admit(&limits.uploads, 1).unwrap());
+        let refused = admit(&limits.reconciles, 1).err().unwrap().to_string();
+        assert!(refused.contains("max_streams_per_connection of 2"), "{refused}");
+        assert!(admit(&limits.reconciles, 2).is_ok());
         drop(held);
-        assert!(limits.connections.lock().unwrap().is_empty());
+        assert!(lock(&limits.connections).0.is_empty());
     }
 }

@@ -61,6 +61,8 @@ pub struct Shared {
     pub unary_calls: UnderWay,
     /// The threads of the exports; the queue has room for every export that is admitted.
     pub exports: Queue,
+    /// The thread that moves uploads to disk; the queue has room for every upload that is admitted.
+    pub spool: Queue,
     pub echoes: echo::Echoes,
     pub poller: poller::Poller,
     pub sweep: Sweep,

@@ -46,7 +46,7 @@ async fn halves(
     acks: &mut Acks,
 ) -> Result<()> {
     let shared = &call.shared;
-    let _permit = shared.limits.admit(&shared.limits.reconciles, call.peer.clone())?;
+    let _permit = shared.limits.admit(&shared.limits.reconciles, &call.peer())?;
     let watch = Watch::new(call);
     let (queue, queued) = bridge::bounded(shared.config.reconcile_queue_events);
     let take = async {

@@ -20,6 +20,7 @@ use crate::service::sweep::Look;
 use crate::service::{status, token, validate, Shared};
 use crate::stop::{Reason, Stop};
 use crate::store::read;
+use crate::workers::Ticket;
 
 pub fn get_summary(
     shared: &Arc<Shared>,
@@ -48,11 +49,13 @@ pub fn list_invoices(
         let (filter, size) = validate::list(&request, config.max_page_size)?;
         let after = token::decode(&filter, &request.page_token)?;
         // With statuses or dates a page may read any number of invoices that do not match.
-        let is_page = size <= config.inline_rows
-            && filter.statuses == Filter::ALL_STATUSES
-            && !filter.has_dates();
+        let is_bounded = filter.statuses == Filter::ALL_STATUSES && !filter.has_dates();
         Ok(Query {
-            cost: if is_page { Cost::Page } else { Cost::Unbounded },
+            cost: match is_bounded {
+                true if size <= config.inline_rows => Cost::Page,
+                true => Cost::LargePage,
+                false => Cost::Unbounded,
+            },
             read: move |conn: &_| page_message(conn, &filter, after, size),
         })
     });
@@ -85,11 +88,14 @@ struct Query<F> {
 }
 
 /// How long a query takes.
+#[derive(Clone, Copy, PartialEq)]
 enum Cost {
     /// Some microseconds, less than handing it to another thread.
     Totals,
     /// A tenth of a millisecond, as long as that.
     Page,
+    /// Some milliseconds.
+    LargePage,
     Unbounded,
 }
 
@@ -121,18 +127,18 @@ impl Counted<'_> {
     /// A page is read here for a lone caller, who gets it sooner, and elsewhere when calls overlap: then
     /// the threads of gRPC have enough to do. (`load ADDR list` of benches/compare, on 2 cores: with 1 caller
     /// 1.3 times the pages a second here, with 10 callers 1.6 times elsewhere.) But no page waits for long
-    /// queries, and none is refused.
+    /// queries, and none is refused: it is read here too where its peer has its share of the queue.
     fn is_for_here(&self, cost: Cost) -> bool {
         match cost {
             Cost::Totals => true,
             Cost::Page => self.is_alone || self.may_workers_be_taken(),
-            Cost::Unbounded => false,
+            Cost::LargePage | Cost::Unbounded => false,
         }
     }
 
     fn may_workers_be_taken(&self) -> bool {
         let unbounded = self.shared.unary_calls.unbounded.load(Ordering::Relaxed);
-        unbounded >= self.shared.config.unary_workers || self.shared.unary.is_full()
+        unbounded >= self.shared.config.unary_workers
     }
 }
 
@@ -153,7 +159,7 @@ fn answer<M, T: Send + 'static, R>(
     query: impl Fn(&Config, Request<M>) -> Result<Query<R>> + Send + 'static,
 ) where
     M: protobuf::Message + Send + 'static,
-    R: Fn(&read::Connection) -> Result<T> + Send + 'static,
+    R: Fn(&read::Connection) -> Result<T> + Clone + Send + 'static,
 {
     let call = Call::new(shared, &ctx);
     ctx.spawn(async move {
@@ -163,7 +169,7 @@ fn answer<M, T: Send + 'static, R>(
         let counted = Counted::begin(&call.shared, is_unbounded);
         let result = match query.and_then(|query| begin(&call, &counted, query)) {
             Ok(Answer::Now(response)) => Ok(response),
-            Ok(Answer::Later(result, stop)) => later(&call, &mut requests, result, &stop).await,
+            Ok(Answer::Later(queued)) => later(&call, &mut requests, queued).await,
             Err(error) => Err(error),
         };
         call.count(&result);
@@ -178,34 +184,39 @@ fn answer<M, T: Send + 'static, R>(
 
 enum Answer<T> {
     Now(T),
-    Later(oneshot::Receiver<Result<T>>, Stop),
+    Later(Queued<T>),
+}
+
+/// A query that a worker thread has, or will have. Dropping it takes it out of the queue.
+struct Queued<T> {
+    result: oneshot::Receiver<Result<T>>,
+    stop: Stop,
+    _ticket: Ticket,
 }
 
 /// Reads here and now where that is quick, and hands the query to a worker thread where it is not.
 fn begin<T: Send + 'static>(
     call: &Call,
     counted: &Counted<'_>,
-    query: Query<impl Fn(&read::Connection) -> Result<T> + Send + 'static>,
+    query: Query<impl Fn(&read::Connection) -> Result<T> + Clone + Send + 'static>,
 ) -> Result<Answer<T>> {
     let Query { cost, read } = query;
+    let here = || call.shared.store.reader.read_now(&read);
     if counted.is_for_here(cost) {
-        if let Some(response) = call.shared.store.reader.read_now(&read)? {
+        if let Some(response) = here()? {
             return Ok(Answer::Now(response));
         }
     }
-    let stop = stop(call);
-    let result = queue(&call.shared, read, stop.clone())?;
-    Ok(Answer::Later(result, stop))
+    match queue(call, cost, read.clone()) {
+        Err(refused) if cost == Cost::Page => here()?.map(Answer::Now).ok_or(refused),
+        queued => queued.map(Answer::Later),
+    }
 }
 
 /// The result of a query that a worker thread has, or why nobody waits for it any more: then the query
 /// ends too.
-async fn later<M, T>(
-    call: &Call,
-    requests: &mut Requests<M>,
-    result: oneshot::Receiver<Result<T>>,
-    stop: &Stop,
-) -> Result<T> {
+async fn later<M, T>(call: &Call, requests: &mut Requests<M>, queued: Queued<T>) -> Result<T> {
+    let Queued { result, stop, _ticket } = queued;
     let result = async { result.await.unwrap_or_else(|_| Err(lost_job())) };
     let look = || {
         if is_over(requests) {
@@ -220,22 +231,25 @@ async fn later<M, T>(
 const LOOK: Duration = Duration::from_millis(50);
 
 fn queue<T: Send + 'static>(
-    shared: &Arc<Shared>,
+    call: &Call,
+    cost: Cost,
     read: impl Fn(&read::Connection) -> Result<T> + Send + 'static,
-    stop: Stop,
-) -> Result<oneshot::Receiver<Result<T>>> {
+) -> Result<Queued<T>> {
+    let (stop, shared) = (stop(call), &call.shared);
     let (reply, result) = oneshot::channel();
-    let for_job = Arc::clone(shared);
+    let (for_job, reader) = (stop.clone(), shared.store.reader.clone());
     let job = move || {
-        let result = stop.check().and_then(|()| for_job.store.reader.read(&stop, read));
+        let result = for_job.check().and_then(|()| reader.read(&for_job, read));
         // OK to fail: the call is over.
         let _ = reply.send(result);
     };
-    shared.unary.submit(job).map_err(|_| {
-        let max = shared.config.max_queued_unary;
-        shared.limits.exhausted(format!("max_queued_unary of {max} calls wait"))
-    })?;
-    Ok(result)
+    let peer = call.peer();
+    let ticket = match cost {
+        Cost::Unbounded => shared.unary.submit_long(&peer, job),
+        _ => shared.unary.submit(&peer, job),
+    };
+    let _ticket = ticket.map_err(|refused| shared.limits.unary_refused(refused))?;
+    Ok(Queued { result, stop, _ticket })
 }
 
 /// The worker dropped the job: it panicked, or the server is stopping.

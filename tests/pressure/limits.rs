@@ -83,8 +83,14 @@ fn upload_one(client: &Client, invoice_id: &str) -> grpcio::Result<BulkResult> {
     upload(client, [invoice(invoice_id, 1)])
 }
 
+/// The limits themselves are meant here, which one client is to fill; the shares are in `shares`.
+fn without_shares(config: Config) -> Config {
+    Config { host_share_percent: 100, connection_share_percent: 100, ..config }
+}
+
 fn server(config: Config) -> TestServer {
-    TestServer::with_copy(&database(10_000), Config { retry_delay_ms: RETRY_MS, ..config })
+    let config = Config { retry_delay_ms: RETRY_MS, ..without_shares(config) };
+    TestServer::with_copy(&database(10_000), config)
 }
 
 #[test]
@@ -180,7 +186,7 @@ fn unary_calls_past_the_queue_are_refused_at_once() {
         retry_delay_ms: RETRY_MS,
         ..Config::default()
     };
-    let server = TestServer::with_copy(&database(1_000_000), config);
+    let server = TestServer::with_copy(&database(1_000_000), without_shares(config));
     let client = server.client();
     summary(&client);
     let calls: Vec<_> = (0..20)

@@ -9,6 +9,7 @@ mod input;
 mod life;
 mod limits;
 mod reconcile;
+mod shares;
 mod soak;
 mod stalled;
 mod wal;

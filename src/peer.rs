@@ -1,0 +1,195 @@
+//! Who calls, and how much of what all need it may take.
+
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+
+/// A host and one of its connections. Cheap to clone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peer {
+    host: Arc<str>,
+    connection: Arc<str>,
+}
+
+impl Peer {
+    /// From gRPC's name of a peer: `ipv4:127.0.0.1:5000`, `ipv6:%5B::1%5D:5000` or the same with
+    /// brackets. What is neither, such as `unix:`, is a host with one connection.
+    ///
+    /// ```
+    /// use billstream::peer::Peer;
+    ///
+    /// assert_eq!(Peer::new("ipv4:10.0.0.1:5000").host(), "10.0.0.1");
+    /// // Who has one address of IPv6 has a network of them.
+    /// assert_eq!(Peer::new("ipv6:[2001:db8::7]:5000").host(), "2001:db8::/64");
+    /// ```
+    pub fn new(address: &str) -> Peer {
+        let host = match socket_addr(address).map(|addr| addr.ip().to_canonical()) {
+            Some(IpAddr::V4(ip)) => ip.to_string(),
+            Some(IpAddr::V6(ip)) if ip.is_loopback() => ip.to_string(),
+            Some(IpAddr::V6(ip)) => {
+                let network = Ipv6Addr::from_bits(ip.to_bits() >> 64 << 64);
+                format!("{network}/64")
+            }
+            None => address.to_owned(),
+        };
+        Peer { host: host.into(), connection: address.into() }
+    }
+
+    pub fn host(&self) -> &Arc<str> {
+        &self.host
+    }
+
+    /// Its name among the connections of all hosts.
+    pub fn connection(&self) -> &Arc<str> {
+        &self.connection
+    }
+}
+
+fn socket_addr(address: &str) -> Option<SocketAddr> {
+    if let Some(ipv4) = address.strip_prefix("ipv4:") {
+        return ipv4.parse().ok();
+    }
+    let ipv6 = address.strip_prefix("ipv6:")?.replace("%5B", "[").replace("%5D", "]");
+    // Behind a `%` is the interface of a link-local address.
+    let (ip, port) = ipv6.strip_prefix('[')?.split_once("]:")?;
+    let ip = ip.split('%').next()?;
+    Some(SocketAddr::new(IpAddr::V6(ip.parse().ok()?), port.parse().ok()?))
+}
+
+/// How much of a limit one peer may hold.
+///
+/// A host gets a place while it holds less than its share of what it holds and what is free; so it
+/// never takes all, two that are as greedy get less each, and who holds nothing gets a place while
+/// there is one. (Dynamic thresholds: Choudhury and Hahne, IEEE/ACM Transactions on Networking 6,
+/// 1998.) A connection shares the part of its host with the host's other connections in the same way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Share {
+    /// The most of all places that the only host may hold, in percent.
+    pub host_percent: usize,
+    /// The most of its host's part that the only connection may hold, in percent.
+    pub connection_percent: usize,
+}
+
+/// Why a peer gets no place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Full {
+    /// None is free.
+    All,
+    /// Its host has its share.
+    Host,
+    /// Its connection has its share.
+    Connection,
+}
+
+impl Share {
+    /// A peer may hold all there is.
+    pub const ALL: Share = Share { host_percent: 100, connection_percent: 100 };
+
+    /// Whether a peer gets one more of `free` places where its host and its connection hold so many.
+    pub fn check(
+        self,
+        free: usize,
+        host_holds: usize,
+        connection_holds: usize,
+    ) -> Result<(), Full> {
+        if free == 0 {
+            return Err(Full::All);
+        }
+        let left = left(self.host_percent as u128, 100 * free as u128, host_holds);
+        if left == 0 {
+            return Err(Full::Host);
+        }
+        match self::left(self.connection_percent as u128, left, connection_holds) {
+            0 => Err(Full::Connection),
+            _ => Ok(()),
+        }
+    }
+
+    /// The most of `places` that a host may hold, at least 1.
+    pub fn of_host(self, places: usize) -> usize {
+        (places * self.host_percent / 100).max(1)
+    }
+}
+
+/// How far `percent` of what is held and what is free goes beyond what is held. `free` and the result
+/// are in hundredths, and the result is over 0 as long as one more may be taken.
+fn left(percent: u128, free: u128, holds: usize) -> u128 {
+    (percent * free / 100).saturating_sub((100 - percent) * holds as u128)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_host_is_an_address_without_its_port() {
+        let host = |address: &str| Peer::new(address).host().to_string();
+        assert_eq!(host("ipv4:127.0.0.1:5000"), "127.0.0.1");
+        assert_eq!(host("ipv6:%5B::1%5D:5000"), "::1");
+        assert_eq!(host("ipv6:[::ffff:10.0.0.1]:5000"), "10.0.0.1");
+        assert_eq!(host("ipv6:%5B2001:db8:1:2:3::4%5D:5000"), "2001:db8:1:2::/64");
+        assert_eq!(host("ipv6:%5Bfe80::1%25eth0%5D:5000"), "fe80::/64");
+        assert_eq!(host("unix:"), "unix:");
+        assert_eq!(host("ipv6:nonsense"), "ipv6:nonsense");
+    }
+
+    /// Takes places in turn for the connections of hosts, until none gets one more.
+    fn filled(share: Share, places: usize, connections: &[usize]) -> Vec<Vec<usize>> {
+        let mut held: Vec<Vec<usize>> = connections.iter().map(|count| vec![0; *count]).collect();
+        let mut goes_on = true;
+        while std::mem::take(&mut goes_on) {
+            for host in 0..held.len() {
+                for connection in 0..held[host].len() {
+                    let free = places - held.iter().flatten().sum::<usize>();
+                    let host_holds = held[host].iter().sum();
+                    if share.check(free, host_holds, held[host][connection]).is_ok() {
+                        held[host][connection] += 1;
+                        goes_on = true;
+                    }
+                }
+            }
+        }
+        held
+    }
+
+    const SHARE: Share = Share { host_percent: 80, connection_percent: 60 };
+
+    #[test]
+    fn the_only_connection_gets_its_share_and_small_limits_are_of_use() {
+        let most = |places| filled(SHARE, places, &[1])[0][0];
+        assert_eq!([1, 2, 3, 4, 5, 8].map(most), [1, 1, 2, 2, 3, 4]);
+        assert_eq!([256, 1024, 4096].map(most), [123, 492, 1967]);
+        let all = |places| filled(Share::ALL, places, &[1])[0][0];
+        assert_eq!([1, 2, 256].map(all), [1, 2, 256]);
+    }
+
+    #[test]
+    fn many_connections_of_a_host_leave_places_to_others() {
+        let connections = filled(SHARE, 256, &[32]);
+        let held: usize = connections[0].iter().sum();
+        assert!((190..=205).contains(&held), "{held} of 256");
+        // To a new connection of that host, and several to another one.
+        assert_eq!(SHARE.check(256 - held, held, 0), Ok(()));
+        let other = (0..).take_while(|n| SHARE.check(256 - held - n, *n, *n).is_ok()).count();
+        assert!(other >= 20, "{other} places for another host");
+    }
+
+    proptest! {
+        /// However many are greedy, who holds nothing gets a place while one is free and, where the
+        /// limit is not small, one is free.
+        #[test]
+        fn who_holds_nothing_gets_a_place(
+            places in 1..600usize,
+            host_percent in 1..=100usize,
+            connection_percent in 1..=100usize,
+            connections in prop::collection::vec(1..6usize, 1..6),
+        ) {
+            let share = Share { host_percent, connection_percent };
+            let held: usize = filled(share, places, &connections).iter().flatten().sum();
+            prop_assert!(held <= places && held > 0);
+            prop_assert!(held == places || share.check(places - held, 0, 0).is_ok());
+            let is_small = places * (100 - host_percent) < 100 * (connections.len() + 1);
+            prop_assert!(is_small || held < places);
+        }
+    }
+}
