@@ -180,6 +180,11 @@ settings! {
 }
 
 impl Config {
+    /// The largest request that names a filter in bytes: it is a message too.
+    pub fn filter_bytes(&self) -> usize {
+        self.max_request_bytes.min(self.max_message_bytes)
+    }
+
     /// How much of a limit one peer may hold.
     pub fn share(&self) -> Share {
         let (host_percent, connection_percent) =

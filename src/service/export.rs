@@ -61,7 +61,7 @@ pub fn export(
 /// Admits the call and schedules its scan.
 fn start(call: &Call, request: Request<ExportRequest>, shape: Shape) -> Result<Outflow> {
     let shared = &call.shared;
-    let request = request.message("ExportRequest", shared.config.max_request_bytes)?;
+    let request = request.message("ExportRequest", shared.config.filter_bytes())?;
     let (filter, after, max_rows) = validate::export(request)?;
     let peer = call.peer();
     let permit = shared.limits.admit(&shared.limits.exports, &peer)?;

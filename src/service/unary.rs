@@ -29,7 +29,7 @@ pub fn get_summary(
     sink: ClientStreamingSink<Summary>,
 ) {
     answer(shared, ctx, requests, sink, |config, request| {
-        let request = request.message("SummaryRequest", config.max_request_bytes)?;
+        let request = request.message("SummaryRequest", config.filter_bytes())?;
         let filter = validate::summary(request)?;
         Ok(Query {
             cost: if filter.has_dates() { Cost::Unbounded } else { Cost::Totals },
@@ -45,7 +45,7 @@ pub fn list_invoices(
     sink: ClientStreamingSink<Encoded>,
 ) {
     answer(shared, ctx, requests, sink, |config, request| {
-        let request = request.message("ListInvoicesRequest", config.max_request_bytes)?;
+        let request = request.message("ListInvoicesRequest", config.filter_bytes())?;
         let (filter, size) = validate::list(&request, config.max_page_size)?;
         let after = token::decode(&filter, &request.page_token)?;
         // With statuses or dates a page may read any number of invoices that do not match.
