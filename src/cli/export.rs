@@ -124,8 +124,10 @@ impl Run {
     }
 
     fn go_on(&self) -> String {
-        let (printed, cursor) = (self.printed, self.request.after_sequence);
-        format!("{printed} rows are printed; go on with --after-sequence {cursor}")
+        let (printed, cursor, left) =
+            (self.printed, self.request.after_sequence, self.request.max_rows);
+        let left = if left > 0 { format!(" --max-rows {left}") } else { String::new() };
+        format!("{printed} rows are printed; go on with --after-sequence {cursor}{left}")
     }
 
     /// Prints what is still to come.
