@@ -283,8 +283,10 @@ fn cancelled_exports_keep_nobody_out() {
         // They hold the only thread for a while.
         let held = [(); 2].map(|()| greedy.export_invoices(&sparse(), options()).unwrap());
         for _ in 0..20 {
-            drop(greedy.export_invoices(&sparse(), options()).unwrap());
+            let export = greedy.export_invoices(&sparse(), options()).unwrap();
+            // Answered, this says that the export has come.
             summary(&greedy);
+            drop(export);
         }
         lawful(&polite);
         drop(held);
