@@ -16,7 +16,7 @@ use billstream::store::read::push_invoices;
 use billstream::store::scan::{Block, Offer, Scan};
 use billstream::store::sql::INVOICES_AFTER;
 use billstream::store::staged::Staged;
-use billstream::store::{bulk, reconcile, Store, StoreThread};
+use billstream::store::{Store, StoreThread};
 use billstream::Config;
 use criterion::{criterion_group, criterion_main, BenchmarkId, Criterion, Throughput};
 use futures::executor::block_on;
@@ -69,8 +69,8 @@ impl Database {
                 memo: "a memo of some length",
             });
         }
-        let create = self.store.writer.submit(move |job| bulk::create(job, "", &mut staged));
-        block_on(create.expect("a place in the queue")).expect("a reply").expect("the upload");
+        let created = self.store.writer.create(String::new(), staged);
+        block_on(created.expect("a place in the queue")).expect("the upload");
     }
 }
 
@@ -201,9 +201,8 @@ fn pay(database: &Database) {
             reference: String::new(),
         }),
     };
-    let events = [event];
-    let applied = database.store.writer.submit(move |job| reconcile::apply(job, &events));
-    block_on(applied.expect("a place in the queue")).expect("a reply").expect("an ack");
+    let applied = database.store.writer.apply(vec![event]);
+    block_on(applied.expect("a place in the queue")).expect("an ack");
 }
 
 /// An upload of 10,000 invoices, staged and inserted.

@@ -16,6 +16,8 @@ mod cancels;
 mod disk;
 #[path = "faults/kills.rs"]
 mod kills;
+#[path = "faults/locked.rs"]
+mod locked;
 #[path = "faults/peers.rs"]
 mod peers;
 #[path = "faults/proxy.rs"]

@@ -26,9 +26,7 @@ use crate::service::unary::total_message;
 use crate::service::watch::Watch;
 use crate::service::{validate, Shared};
 use crate::stop::Reason;
-use crate::store::bulk;
 use crate::store::staged::Staged;
-use crate::store::write::Job;
 
 /// Request metadata by which a client says that its upload will end in a commit.
 const COMMIT_HEADER: (&str, &[u8]) = ("billstream-commit", b"required");
@@ -185,15 +183,12 @@ impl Upload {
     /// Hands the upload to the writer, and takes it back when the call is cancelled.
     async fn create(self, shared: &Shared, sink: &mut Results) -> Result<(String, Created)> {
         let batch_id = self.commit.unwrap_or_default();
-        let mut staged = self.staged;
-        let for_job = batch_id.clone();
-        let create = move |job: Job<'_>| bulk::create(job, &for_job, &mut staged);
-        let reply = shared.store.writer.submit(create)?;
+        let reply = shared.store.writer.create(batch_id.clone(), self.staged)?;
         match select(pin!(cancelled(sink)), reply).await {
             // Dropping the reply takes the job back.
             Either::Left(_) => Err(Error::Cancelled),
             Either::Right((created, _)) => {
-                let created = created.map_err(|_| lost_job())??;
+                let created = created?;
                 if !created.already_applied {
                     shared.metrics.invoices_created.add(created.count as u64);
                 }

@@ -16,7 +16,6 @@ use crate::service::call::{send, Call, Requests};
 use crate::service::codec::Request;
 use crate::service::watch::Watch;
 use crate::service::{validate, Shared};
-use crate::store::reconcile::apply;
 
 type Acks = DuplexSink<ReconcileAck>;
 
@@ -99,10 +98,7 @@ async fn acknowledge(
                 None => break,
             }
         }
-        let applied = shared.store.writer.submit(move |job| apply(job, &events))?;
-        let acks = applied
-            .await
-            .unwrap_or_else(|_| Err(Error::Internal("a batch of events was dropped".to_owned())))?;
+        let acks = shared.store.writer.apply(events)?.await?;
         let last = acks.len() - 1;
         for (i, ack) in acks.into_iter().enumerate() {
             let flags = WriteFlags::default().buffer_hint(i != last);

@@ -5,19 +5,19 @@ use rusqlite::{named_params, params, Connection, OptionalExtension};
 use crate::error::{Error, Result};
 use crate::model::{Created, CurrencyTotal, NewInvoice, Status};
 use crate::store::error::is_taken;
+use crate::store::jobs::Work;
 use crate::store::read::{last_sequence, totals};
 use crate::store::sql;
 use crate::store::staged::Staged;
 use crate::store::totals::Sums;
-use crate::store::write::Job;
 
 /// Rows between two looks at whether the upload is still wanted.
 const ROWS_A_LOOK: usize = 256;
 
 /// Creates the invoices of `staged`. With a `batch_id` (not empty) that was applied before, gives
 /// its first result instead.
-pub fn create(job: Job<'_>, batch_id: &str, staged: &mut Staged) -> Result<Created> {
-    let conn = job.conn;
+pub fn create(work: Work<'_>, batch_id: &str, staged: &mut Staged) -> Result<Created> {
+    let conn = work.conn;
     if !batch_id.is_empty() {
         if let Some(created) = find_applied(conn, batch_id, staged.rows())? {
             return Ok(created);
@@ -27,7 +27,7 @@ pub fn create(job: Job<'_>, batch_id: &str, staged: &mut Staged) -> Result<Creat
     let count = staged.rows() as i64;
     let created = Created {
         count,
-        totals: insert_all(job, before, staged)?,
+        totals: insert_all(work, before, staged)?,
         first_sequence: if count == 0 { 0 } else { before + 1 },
         last_sequence: if count == 0 { 0 } else { before + count },
         ..Created::default()
@@ -79,8 +79,8 @@ fn with_totals(conn: &Connection, mut created: Created) -> Result<Created> {
 }
 
 /// Returns the totals of what it created.
-fn insert_all(job: Job<'_>, before: i64, staged: &mut Staged) -> Result<Vec<CurrencyTotal>> {
-    let Job { conn, totals, is_unwanted } = job;
+fn insert_all(work: Work<'_>, before: i64, staged: &mut Staged) -> Result<Vec<CurrencyTotal>> {
+    let Work { conn, totals, is_unwanted } = work;
     let mut insert = conn.prepare_cached(sql::INSERT_INVOICE)?;
     let mut created: Vec<CurrencyTotal> = Vec::new();
     staged.for_each(|i, invoice| {

@@ -10,30 +10,48 @@ impl From<rusqlite::Error> for Error {
         let rusqlite::Error::SqliteFailure(failure, _) = &error else {
             return Error::Internal(format!("SQLite: {error}"));
         };
-        match failure.code {
-            ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked => {
-                Error::Unavailable("the database is locked by another process".to_owned())
-            }
-            ErrorCode::DiskFull => Error::Unavailable("the disk is full".to_owned()),
-            // A quota shows as a failed write, where a full disk has its own code.
-            ErrorCode::SystemIoFailure if is_write(failure.extended_code) => {
-                Error::Unavailable("the database cannot be written".to_owned())
-            }
-            ErrorCode::ReadOnly => Error::Unavailable("the database is read-only".to_owned()),
-            _ => Error::Internal(format!("SQLite: {error}")),
+        match unavailable(failure) {
+            Some(why) => Error::Unavailable(why.to_owned()),
+            None => Error::Internal(format!("SQLite: {error} ({})", failure.extended_code)),
         }
     }
 }
 
-fn is_write(extended_code: i32) -> bool {
-    matches!(
-        extended_code,
+/// Why the database cannot be used for now; `None` for a fault of the database or of ours, with which
+/// trying again is of no use. What was not acknowledged may be tried again: a commit that failed
+/// changed nothing, and if it is found after a crash all the same, its ids tell.
+fn unavailable(failure: &ffi::Error) -> Option<&'static str> {
+    Some(match failure.extended_code {
+        // What the file system found to be damaged.
+        ffi::SQLITE_IOERR_CORRUPTFS | ffi::SQLITE_IOERR_DATA => return None,
+        ffi::SQLITE_IOERR_NOMEM => "there is no memory left",
+        ffi::SQLITE_READONLY_DBMOVED => "the database is no longer the file at its path",
+        _ => match failure.code {
+            ErrorCode::DatabaseBusy
+            | ErrorCode::DatabaseLocked
+            | ErrorCode::FileLockingProtocolFailed => "the database is locked by another process",
+            ErrorCode::DiskFull => "the disk is full",
+            // A quota shows as a failed write, where a full disk has its own code.
+            ErrorCode::SystemIoFailure => io_failure(failure.extended_code),
+            ErrorCode::ReadOnly => "the database is read-only",
+            ErrorCode::CannotOpen => "a file of the database cannot be opened",
+            ErrorCode::OutOfMemory => "there is no memory left",
+            ErrorCode::OperationInterrupted => "a statement was interrupted",
+            _ => return None,
+        },
+    })
+}
+
+fn io_failure(extended_code: i32) -> &'static str {
+    match extended_code {
+        ffi::SQLITE_IOERR_READ | ffi::SQLITE_IOERR_SHORT_READ => "the database cannot be read",
         ffi::SQLITE_IOERR_WRITE
-            | ffi::SQLITE_IOERR_FSYNC
-            | ffi::SQLITE_IOERR_DIR_FSYNC
-            | ffi::SQLITE_IOERR_TRUNCATE
-            | ffi::SQLITE_IOERR_SHMSIZE
-    )
+        | ffi::SQLITE_IOERR_FSYNC
+        | ffi::SQLITE_IOERR_DIR_FSYNC
+        | ffi::SQLITE_IOERR_TRUNCATE
+        | ffi::SQLITE_IOERR_SHMSIZE => "the database cannot be written",
+        _ => "the disk of the database fails",
+    }
 }
 
 /// Whether a UNIQUE constraint refused the row.
@@ -43,4 +61,65 @@ pub fn is_taken(error: &rusqlite::Error) -> bool {
 
 fn extended_code(error: &rusqlite::Error) -> Option<i32> {
     error.sqlite_error().map(|failure| failure.extended_code)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(extended_code: i32) -> Error {
+        rusqlite::Error::SqliteFailure(ffi::Error::new(extended_code), None).into()
+    }
+
+    #[test]
+    fn what_may_pass_is_unavailable() {
+        let passing = [
+            ffi::SQLITE_BUSY,
+            ffi::SQLITE_BUSY_RECOVERY,
+            ffi::SQLITE_BUSY_SNAPSHOT,
+            ffi::SQLITE_LOCKED,
+            ffi::SQLITE_PROTOCOL,
+            ffi::SQLITE_FULL,
+            ffi::SQLITE_IOERR,
+            ffi::SQLITE_IOERR_READ,
+            ffi::SQLITE_IOERR_SHORT_READ,
+            ffi::SQLITE_IOERR_WRITE,
+            ffi::SQLITE_IOERR_FSYNC,
+            ffi::SQLITE_IOERR_DIR_FSYNC,
+            ffi::SQLITE_IOERR_TRUNCATE,
+            ffi::SQLITE_IOERR_FSTAT,
+            ffi::SQLITE_IOERR_LOCK,
+            ffi::SQLITE_IOERR_SHMOPEN,
+            ffi::SQLITE_IOERR_SHMMAP,
+            ffi::SQLITE_IOERR_NOMEM,
+            ffi::SQLITE_READONLY,
+            ffi::SQLITE_READONLY_DBMOVED,
+            ffi::SQLITE_CANTOPEN,
+            ffi::SQLITE_CANTOPEN_ISDIR,
+            ffi::SQLITE_NOMEM,
+            ffi::SQLITE_INTERRUPT,
+        ];
+        for code in passing {
+            assert!(matches!(of(code), Error::Unavailable(_)), "{code}: {:?}", of(code));
+        }
+    }
+
+    #[test]
+    fn what_stays_is_a_fault_with_its_text_for_the_log() {
+        let faults = [
+            ffi::SQLITE_ERROR,
+            ffi::SQLITE_CORRUPT,
+            ffi::SQLITE_CORRUPT_VTAB,
+            ffi::SQLITE_NOTADB,
+            ffi::SQLITE_IOERR_CORRUPTFS,
+            ffi::SQLITE_IOERR_DATA,
+            ffi::SQLITE_TOOBIG,
+            ffi::SQLITE_CONSTRAINT_CHECK,
+            ffi::SQLITE_MISUSE,
+        ];
+        for code in faults {
+            let Error::Internal(text) = of(code) else { panic!("{code}: {:?}", of(code)) };
+            assert!(text.contains(&format!("({code})")), "{text}");
+        }
+    }
 }

@@ -7,7 +7,7 @@
 //! | [`read`] | the pool of read-only connections, summaries and pages |
 //! | [`scan`] | exports: a scan that can wait |
 //! | [`encode`] | from a row to protobuf bytes |
-//! | [`mod@write`] | the one writer and its group commit |
+//! | [`mod@write`], [`jobs`] | the one writer and its group commit; what waits for it |
 //! | [`staged`], [`bulk`] | uploads before and at their commit |
 //! | [`reconcile`] | payments |
 //! | [`totals`] | the kept totals |
@@ -17,6 +17,7 @@
 pub mod bulk;
 pub mod encode;
 mod error;
+pub mod jobs;
 pub mod maintain;
 pub mod open;
 pub mod read;
@@ -31,14 +32,12 @@ pub mod write;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use crossbeam_channel::Sender;
-
 use crate::config::Config;
 use crate::error::Result;
 use crate::metrics::Metrics;
 use read::Reader;
 use scan::WalPressure;
-use write::Writer;
+use write::{StopWriter, Writer};
 
 /// An open database. Blocking: its methods are for threads that may wait.
 #[derive(Clone)]
@@ -51,7 +50,7 @@ pub struct Store {
 /// What keeps a [`Store`] open: the writer's thread and the lock on the database.
 pub struct StoreThread {
     thread: JoinHandle<()>,
-    stop: Sender<()>,
+    stop: StopWriter,
     _lock: open::ServerLock,
 }
 

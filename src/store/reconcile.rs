@@ -4,13 +4,13 @@ use rusqlite::{params, CachedStatement, Connection, OptionalExtension, Row};
 
 use crate::error::{Error, Result};
 use crate::model::{Ack, Event, Outcome, Payment, Status, Timestamp};
+use crate::store::jobs::Work;
 use crate::store::sql;
 use crate::store::totals::{Sums, Totals};
-use crate::store::write::Job;
 
 /// Applies `events` in their order and returns an acknowledgement for each.
-pub fn apply(job: Job<'_>, events: &[Event]) -> Result<Vec<Ack>> {
-    let mut statements = Statements::prepare(job)?;
+pub fn apply(work: Work<'_>, events: &[Event]) -> Result<Vec<Ack>> {
+    let mut statements = Statements::prepare(work)?;
     events.iter().map(|event| statements.apply(event)).collect()
 }
 
@@ -47,7 +47,7 @@ fn paid(cents: i64) -> Sums {
 }
 
 impl<'a> Statements<'a> {
-    fn prepare(Job { conn, totals, .. }: Job<'a>) -> Result<Statements<'a>> {
+    fn prepare(Work { conn, totals, .. }: Work<'a>) -> Result<Statements<'a>> {
         Ok(Statements {
             find_event: conn.prepare_cached(sql::FIND_EVENT)?,
             find_invoice: conn.prepare_cached(sql::FIND_INVOICE)?,

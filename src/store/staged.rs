@@ -100,7 +100,8 @@ fn read_record<'a>(
     let length = |i: usize| usize::from(u16::from_le_bytes([lengths[2 * i], lengths[2 * i + 1]]));
     strings.resize((0..4).map(length).sum(), 0);
     input.read_exact(strings).map_err(unreadable)?;
-    let text = std::str::from_utf8(strings).map_err(unreadable)?;
+    let text = std::str::from_utf8(strings)
+        .map_err(|e| Error::Internal(format!("a staged upload has changed: {e}")))?;
     let (invoice_id, text) = text.split_at(length(0));
     let (customer_id, text) = text.split_at(length(1));
     let (currency, memo) = text.split_at(length(2));
@@ -109,8 +110,8 @@ fn read_record<'a>(
     Ok(NewInvoice { invoice_id, customer_id, total_amount_cents, currency, issued_at, memo })
 }
 
-fn unreadable(error: impl std::fmt::Display) -> Error {
-    Error::Internal(format!("cannot read a staged upload: {error}"))
+fn unreadable(error: io::Error) -> Error {
+    Error::Unavailable(format!("cannot read the upload that was kept: {error}"))
 }
 
 #[cfg(test)]

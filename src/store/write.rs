@@ -1,233 +1,258 @@
 //! The one writer: a thread with the read-write connection, and group commit.
 //!
-//! It takes the jobs at hand, opens a transaction, runs each job, commits once, and only then answers
-//! each with its own result. A failed job rolls back alone; a failed commit fails them all. A job whose
-//! caller has gone away is not committed.
+//! It opens a transaction, takes the jobs at hand (see [`jobs`](crate::store::jobs)), runs each, commits
+//! once, and only then answers each with its own result. A failed job rolls back alone; a failed
+//! transaction fails them all, with its reason. An upload whose caller has gone away is not committed.
 //!
 //! Jobs run without savepoints at first: inside one, SQLite saves each page before it is changed. Only when
-//! a job fails are the jobs of its transaction run again, each in its savepoint.
+//! a job fails are the jobs of its transaction run again, each in its savepoint; and when a caller
+//! left, each of the others in a transaction of its own. What may be run again is bounded by
+//! `group_commit_rows`: a larger upload is alone in its transaction.
 
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};
 
-use crossbeam_channel::{bounded, Receiver, Sender};
 use futures::channel::oneshot;
 use rusqlite::Connection;
 
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::metrics::Metrics;
+use crate::model::{Ack, Created, Event};
+use crate::store::jobs::{Entry, Job, Lane, Queue, Reply, Work};
 use crate::store::scan::WalPressure;
+use crate::store::staged::Staged;
 use crate::store::totals::Totals;
 use crate::store::wal::Wal;
+use crate::store::{bulk, reconcile};
 
-/// What a job works with, in the transaction that is open.
-pub struct Job<'a> {
-    pub conn: &'a Connection,
-    pub totals: &'a mut Totals,
-    /// Tells a long job whether its caller has gone away.
-    pub is_unwanted: &'a dyn Fn() -> bool,
-}
-
-/// A handle to hand jobs to the writer.
+/// A handle to hand jobs to the writer. Its methods never block; the result comes after the commit, and
+/// dropping the [`Reply`] before that takes the job back, if its transaction is not being committed already.
 #[derive(Clone)]
 pub struct Writer {
-    jobs: Sender<Box<dyn Waiting>>,
+    queue: Arc<Queue>,
 }
 
 impl Writer {
-    /// Hands over `work`; its result comes after the commit. Dropping the receiver before that
-    /// takes the job back, if its transaction is not being committed already.
-    ///
-    /// `work` may be run again, from the start, when another job of its transaction failed or was taken
-    /// back.
-    /// Never blocks: the queue has room for every stream that the limits of `Config` admit.
-    pub fn submit<T: Send + 'static>(
-        &self,
-        work: impl FnMut(Job<'_>) -> Result<T> + Send + 'static,
-    ) -> Result<oneshot::Receiver<Result<T>>> {
-        let (reply, result) = oneshot::channel();
-        let job = Box::new(Task { work, result: Err(Error::Cancelled), reply });
-        match self.jobs.try_send(job) {
-            Ok(()) => Ok(result),
-            Err(e) if e.is_full() => Err(Error::Exhausted {
-                message: "too many writes wait".to_owned(),
-                retry_after: None,
-            }),
-            Err(_) => Err(Error::Unavailable("the server is shutting down".to_owned())),
-        }
+    /// Creates the invoices of `staged`, all or none (see [`bulk::create`]).
+    pub fn create(&self, batch_id: String, mut staged: Staged) -> Result<Reply<Created>> {
+        let rows = staged.rows();
+        let lane = self.queue.lane_of_upload(rows);
+        self.submit(lane, rows, move |work| bulk::create(work, &batch_id, &mut staged))
     }
-}
 
-/// A job with its caller.
-trait Waiting: Send {
-    /// Runs the work and keeps its result; whether it succeeded.
-    fn run(&mut self, conn: &Connection, totals: &mut Totals) -> bool;
-    fn is_unwanted(&self) -> bool;
-    /// Answers the caller: with the result, or with `error` where the transaction failed.
-    fn finish(self: Box<Self>, error: Option<Error>);
+    /// Applies a batch of events, each once (see [`reconcile::apply`]).
+    pub fn apply(&self, events: Vec<Event>) -> Result<Reply<Vec<Ack>>> {
+        let rows = events.len();
+        self.submit(Lane::Payments, rows, move |work| reconcile::apply(work, &events))
+    }
+
+    /// `work` may be run again, from the start.
+    fn submit<T: Send + 'static>(
+        &self,
+        lane: Lane,
+        rows: usize,
+        work: impl FnMut(Work<'_>) -> Result<T> + Send + 'static,
+    ) -> Result<Reply<T>> {
+        let (reply, result) = oneshot::channel();
+        let job = Box::new(Task { work, result: None, reply, lane });
+        Reply::to(&self.queue, (lane, rows, job), result)
+    }
 }
 
 struct Task<T, F> {
     work: F,
-    result: Result<T>,
+    /// Of the last run.
+    result: Option<Result<T>>,
     reply: oneshot::Sender<Result<T>>,
+    lane: Lane,
 }
 
-impl<T: Send, F: FnMut(Job<'_>) -> Result<T> + Send> Waiting for Task<T, F> {
-    fn run(&mut self, conn: &Connection, totals: &mut Totals) -> bool {
+impl<T: Send, F: FnMut(Work<'_>) -> Result<T> + Send> Job for Task<T, F> {
+    fn run(&mut self, conn: &Connection, totals: &mut Totals) -> Result<()> {
         let Task { work, reply, .. } = self;
-        let job = Job { conn, totals, is_unwanted: &|| reply.is_canceled() };
-        let work = AssertUnwindSafe(|| work(job));
-        self.result = catch_unwind(work)
+        let given = Work { conn, totals, is_unwanted: &|| reply.is_canceled() };
+        let result = catch_unwind(AssertUnwindSafe(|| work(given)))
             .unwrap_or_else(|_| Err(Error::Internal("a job of the writer panicked".to_owned())));
-        self.result.is_ok()
+        let failed = result.as_ref().err().cloned();
+        self.result = Some(result);
+        failed.map_or(Ok(()), Err)
     }
 
+    /// A payment is applied whether somebody still waits for its acknowledgement or not.
     fn is_unwanted(&self) -> bool {
-        self.reply.is_canceled()
+        self.lane != Lane::Payments && self.reply.is_canceled()
     }
 
     fn finish(self: Box<Self>, error: Option<Error>) {
-        let result = match error {
-            // Its own error says more than that of the transaction.
-            Some(error) => self.result.and(Err(error)),
-            None => self.result,
-        };
+        let Task { result, reply, .. } = *self;
+        let did_not_run = || Err(Error::Internal("a job of the writer did not run".to_owned()));
         // OK to fail: the caller has gone away.
-        let _ = reply_to(self.reply, result);
+        drop(reply.send(error.map_or_else(|| result.unwrap_or_else(did_not_run), Err)));
     }
 }
 
-fn reply_to<T>(
-    reply: oneshot::Sender<Result<T>>,
-    result: Result<T>,
-) -> std::result::Result<(), ()> {
-    reply.send(result).map_err(|_| ())
+/// Closes the queue of the writer when it is dropped: the thread ends after the jobs that wait.
+pub struct StopWriter(Arc<Queue>);
+
+impl Drop for StopWriter {
+    fn drop(&mut self) {
+        self.0.close();
+    }
 }
 
-/// Starts the thread. It ends when the returned sender is dropped, after the jobs that wait.
+/// Starts the thread.
 pub fn start(
     conn: Connection,
     path: PathBuf,
     config: &Config,
     metrics: Arc<Metrics>,
     wal_pressure: WalPressure,
-) -> Result<(Writer, Sender<()>, JoinHandle<()>)> {
-    // Each stream has one job under way at the most.
-    let (jobs, queued) = bounded(config.max_uploads + config.max_reconciles);
-    let (stop, stopped) = bounded(0);
+) -> Result<(Writer, StopWriter, JoinHandle<()>)> {
+    let queue = Arc::new(Queue::new(config));
     let wal = Wal::new(&path, config, Arc::clone(&metrics), wal_pressure);
-    let group_jobs = config.group_commit_jobs;
+    let thread = WriterThread { conn, queue: Arc::clone(&queue), metrics, wal };
     let thread = Builder::new()
         .name("billstream-writer".to_owned())
-        .spawn(move || WriterThread { conn, queued, stopped, group_jobs, metrics, wal }.run())
+        .spawn(move || thread.run())
         .map_err(|e| Error::Unusable(format!("cannot start the writer's thread: {e}")))?;
-    Ok((Writer { jobs }, stop, thread))
+    Ok((Writer { queue: Arc::clone(&queue) }, StopWriter(queue), thread))
 }
 
 struct WriterThread {
     conn: Connection,
-    queued: Receiver<Box<dyn Waiting>>,
-    /// Disconnected when the thread is to stop.
-    stopped: Receiver<()>,
-    group_jobs: usize,
+    queue: Arc<Queue>,
     metrics: Arc<Metrics>,
     wal: Wal,
 }
 
-/// How a transaction went.
+/// How a transaction went that is over.
 enum Attempt {
-    /// Committed; or rolled back with the one job in it.
-    Done,
-    /// A caller went away: once more without its job.
+    Committed,
+    /// Rolled back: a caller went away.
     CallerLeft,
-    /// Once more, with a savepoint around each job.
+    /// Rolled back: a job failed.
     JobFailed,
 }
 
 impl WriterThread {
     fn run(mut self) {
-        while let Some(first) = self.next() {
-            let mut group = vec![first];
-            group.extend(self.queued.try_iter().take(self.group_jobs - 1));
-            self.commit(group);
+        while self.queue.wait() {
+            self.serve();
             self.wal.limit(&self.conn);
         }
         self.wal.close(&self.conn);
     }
 
-    /// The next job; `None` when the thread is to stop and none waits.
-    fn next(&self) -> Option<Box<dyn Waiting>> {
-        crossbeam_channel::select! {
-            recv(self.queued) -> job => job.ok(),
-            recv(self.stopped) -> _ => self.queued.try_recv().ok(),
+    /// One commit. The jobs are taken when the database is ours: until then they may leave.
+    fn serve(&mut self) {
+        let newest = self.queue.newest();
+        match self.begin() {
+            Ok(()) => self.commit(self.queue.take()),
+            // Who came meanwhile has a wait of its own.
+            Err(error) => self.answer(self.queue.take_until(newest), Err(error)),
         }
     }
 
-    /// Runs and commits a group, and answers its callers.
-    fn commit(&mut self, mut group: Vec<Box<dyn Waiting>>) {
-        let mut savepoints = false;
-        loop {
-            group.retain(|job| !job.is_unwanted());
-            match self.attempt(&mut group, savepoints) {
-                Ok(Attempt::Done) => break,
-                Ok(Attempt::CallerLeft) => {}
-                Ok(Attempt::JobFailed) => savepoints = true,
-                Err(error) => {
-                    log::warn!("a commit of {} jobs failed: {error}", group.len());
-                    self.roll_back();
-                    group.into_iter().for_each(|job| job.finish(Some(error.clone())));
-                    return;
-                }
+    /// Runs and commits a group in the transaction that is open, and answers its callers.
+    fn commit(&mut self, mut group: Vec<Entry>) {
+        let mut result = self.attempt(&mut group, false);
+        if matches!(result, Ok(Attempt::JobFailed)) && group.len() > 1 {
+            result = self.begin().and_then(|()| self.attempt(&mut group, true));
+        }
+        match result {
+            Ok(Attempt::CallerLeft) => self.commit_each(group),
+            Ok(_) => self.answer(group, Ok(())),
+            Err(error) => self.answer(group, Err(error)),
+        }
+    }
+
+    /// Each job in its transaction, so that none runs again because another's caller leaves.
+    fn commit_each(&mut self, group: Vec<Entry>) {
+        let mut begun = Ok(());
+        for entry in group.into_iter().filter(|entry| !entry.job.is_unwanted()) {
+            // Waiting for the lock once is enough.
+            begun = begun.and_then(|()| self.begin());
+            match &begun {
+                Ok(()) => self.commit(vec![entry]),
+                Err(error) => self.answer(vec![entry], Err(error.clone())),
             }
         }
-        self.metrics.commits.add(1);
-        self.metrics.jobs_committed.add(group.len() as u64);
-        group.into_iter().for_each(|job| job.finish(None));
     }
 
-    /// One transaction, which is rolled back unless all is done.
-    fn attempt(&self, group: &mut [Box<dyn Waiting>], savepoints: bool) -> Result<Attempt> {
-        let is_alone = group.len() == 1;
-        self.execute("BEGIN IMMEDIATE")?;
+    fn answer(&self, group: Vec<Entry>, result: Result<()>) {
+        if let Err(error) = &result {
+            log::warn!("a transaction of {} jobs failed: {error}", group.len());
+        }
+        group.into_iter().for_each(|entry| entry.job.finish(result.clone().err()));
+    }
+
+    /// Runs the jobs in the transaction that is open, and ends it. Jobs that nobody wants leave the group.
+    fn attempt(&self, group: &mut Vec<Entry>, savepoints: bool) -> Result<Attempt> {
+        let attempt = self.run_all(group, savepoints);
+        match attempt {
+            Ok(Attempt::Committed) => {
+                self.metrics.commits.add(1);
+                self.metrics.jobs_committed.add(group.len() as u64);
+            }
+            _ => self.roll_back(),
+        }
+        attempt
+    }
+
+    fn run_all(&self, group: &mut Vec<Entry>, savepoints: bool) -> Result<Attempt> {
+        group.retain(|entry| !entry.job.is_unwanted());
         let mut totals = Totals::default();
-        for job in group.iter_mut() {
-            if savepoints {
-                totals.save_customers(&self.conn)?;
-                self.execute("SAVEPOINT job")?;
-            }
-            let saved = savepoints.then(|| totals.clone());
-            if !job.run(&self.conn, &mut totals) {
-                if self.conn.is_autocommit() {
-                    return Err(Error::Unavailable("SQLite gave up the transaction".to_owned()));
-                }
-                if !savepoints {
-                    self.execute("ROLLBACK")?;
-                    return Ok(if is_alone { Attempt::Done } else { Attempt::JobFailed });
-                }
-                self.execute("ROLLBACK TO job")?;
-                totals = saved.unwrap_or_default();
-            }
-            if savepoints {
-                self.execute("RELEASE job")?;
+        for entry in group.iter_mut() {
+            if let Some(end) = self.run_one(&mut *entry.job, &mut totals, savepoints)? {
+                return Ok(end);
             }
         }
         // The last moment at which a cancelled upload can be kept out.
-        if group.iter().any(|job| job.is_unwanted()) {
-            self.execute("ROLLBACK")?;
+        if group.is_empty() || group.iter().any(|entry| entry.job.is_unwanted()) {
             return Ok(Attempt::CallerLeft);
         }
         totals.save(&self.conn)?;
         self.execute("COMMIT")?;
-        Ok(Attempt::Done)
+        Ok(Attempt::Committed)
     }
 
-    fn execute(&self, statement: &str) -> Result<()> {
-        self.conn.prepare_cached(statement)?.execute([])?;
-        Ok(())
+    /// Runs a job; `Some` where the transaction cannot go on after it.
+    fn run_one(
+        &self,
+        job: &mut dyn Job,
+        totals: &mut Totals,
+        savepoints: bool,
+    ) -> Result<Option<Attempt>> {
+        if savepoints {
+            totals.save_customers(&self.conn)?;
+            self.execute("SAVEPOINT job")?;
+        }
+        let saved = savepoints.then(|| totals.clone());
+        if let Err(error) = job.run(&self.conn, totals) {
+            if self.conn.is_autocommit() {
+                // SQLite gave the transaction up, with what the other jobs did in it.
+                return Err(error);
+            }
+            if job.is_unwanted() {
+                return Ok(Some(Attempt::CallerLeft));
+            }
+            let Some(saved) = saved else { return Ok(Some(Attempt::JobFailed)) };
+            self.execute("ROLLBACK TO job")?;
+            *totals = saved;
+        }
+        if savepoints {
+            self.execute("RELEASE job")?;
+        }
+        Ok(None)
+    }
+
+    fn begin(&self) -> Result<()> {
+        // There is none, unless its rollback failed.
+        self.roll_back();
+        self.execute("BEGIN IMMEDIATE")
     }
 
     fn roll_back(&self) {
@@ -237,60 +262,12 @@ impl WriterThread {
             }
         }
     }
+
+    fn execute(&self, statement: &str) -> Result<()> {
+        self.conn.prepare_cached(statement)?.execute([])?;
+        Ok(())
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::model::{CurrencyTotal, Filter, NewInvoice, Timestamp};
-    use crate::stop::Stop;
-    use crate::store::staged::Staged;
-    use crate::store::{bulk, read, Store};
-    use futures::executor::block_on;
-
-    /// They are of one commit, and all invoices are of one customer.
-    #[test]
-    fn the_totals_are_those_of_the_jobs_that_did_not_fail() {
-        let dir = tempfile::tempdir().unwrap();
-        let config = Config { db: dir.path().join("bills.db"), ..Config::default() };
-        let (store, thread) = Store::open(&config, &Arc::default()).unwrap();
-        let upload = |ids: &[&str]| {
-            let mut staged = Staged::default();
-            for invoice_id in ids {
-                staged.push(&NewInvoice {
-                    invoice_id,
-                    customer_id: "c",
-                    total_amount_cents: 5,
-                    currency: "EUR",
-                    issued_at: Timestamp { seconds: 0, nanos: 0 },
-                    memo: "",
-                });
-            }
-            store.writer.submit(move |job| bulk::create(job, "", &mut staged)).unwrap()
-        };
-        let (go, gate) = bounded::<()>(0);
-        let hold = move |_: Job<'_>| {
-            // It ends when the other side is dropped.
-            let _ = gate.recv();
-            Ok(())
-        };
-        let held = store.writer.submit(hold).unwrap();
-        let uploads = [upload(&["1", "2"]), upload(&["3", "3"]), upload(&["4"])];
-        drop(go);
-        block_on(held).unwrap().unwrap();
-        let created = uploads.map(|upload| block_on(upload).unwrap().map(|created| created.count));
-        assert_eq!(created[0], Ok(2));
-        assert!(matches!(created[1], Err(Error::AlreadyExists(_))), "{created:?}");
-        assert_eq!(created[2], Ok(1));
-        for customer_id in ["", "c"] {
-            let filter = Filter { customer_id: customer_id.to_owned(), ..Filter::ALL };
-            let summary =
-                store.reader.read(&Stop::default(), |conn| read::summary(conn, &filter)).unwrap();
-            let currency = "EUR".to_owned();
-            let (total_cents, paid_cents) = (15, 0);
-            let total = CurrencyTotal { currency, invoice_count: 3, total_cents, paid_cents };
-            assert_eq!(summary.totals, [total]);
-        }
-        thread.stop();
-    }
-}
+mod tests;

@@ -62,7 +62,7 @@ fn acks_a_second(config: Config) -> (f64, f64) {
 fn clients_of_one_event_at_a_time_share_their_commits() {
     let _alone = alone();
     let (alone, commits_alone) = acks_a_second(Config {
-        group_commit_jobs: 1,
+        group_commit_rows: 1,
         reconcile_batch_events: 1,
         ..Config::default()
     });

@@ -1,0 +1,235 @@
+//! What becomes of the jobs of a commit, and of those that wait.
+
+use super::*;
+use crate::model::{CurrencyTotal, Filter, NewInvoice, Timestamp};
+use crate::stop::Stop;
+use crate::store::{read, Store, StoreThread};
+use futures::executor::block_on;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{channel, Receiver, Sender};
+
+const UPLOADS: Lane = Lane::Uploads;
+
+/// A store whose writer is busy until it is let go, so that what is handed over meanwhile is one group.
+struct Held {
+    store: Store,
+    thread: Option<StoreThread>,
+    let_go: Option<Sender<()>>,
+    dir: tempfile::TempDir,
+}
+
+impl Held {
+    fn new(change: impl FnOnce(&mut Config)) -> Held {
+        let dir = tempfile::tempdir().unwrap();
+        let mut config = Config { db: dir.path().join("bills.db"), ..Config::default() };
+        change(&mut config);
+        let (store, thread) = Store::open(&config, &Arc::default()).unwrap();
+        let (let_go, gate) = channel();
+        let (begun, begins) = channel();
+        // The job is on its way for as long as the writer waits in it.
+        let hold = move |_: Work<'_>| {
+            begun.send(()).unwrap();
+            wait_at(&gate)
+        };
+        let held = store.writer.submit(Lane::Payments, 1, hold).unwrap();
+        begins.recv().unwrap();
+        // Nobody asks for its result.
+        std::mem::forget(held);
+        Held { store, thread: Some(thread), let_go: Some(let_go), dir }
+    }
+
+    fn go(&mut self) {
+        self.let_go = None;
+    }
+
+    fn upload(&self, ids: &[&str]) -> Reply<Created> {
+        let mut staged = Staged::default();
+        for invoice_id in ids {
+            staged.push(&NewInvoice {
+                invoice_id,
+                customer_id: "c",
+                total_amount_cents: 5,
+                currency: "EUR",
+                issued_at: Timestamp { seconds: 0, nanos: 0 },
+                memo: "",
+            });
+        }
+        self.store.writer.create(String::new(), staged).unwrap()
+    }
+
+    /// A job that counts its runs.
+    fn counted(&self, lane: Lane, runs: &Arc<AtomicUsize>) -> Reply<()> {
+        let runs = Arc::clone(runs);
+        let count = move |_: Work<'_>| {
+            runs.fetch_add(1, Ordering::SeqCst);
+            Ok(())
+        };
+        self.store.writer.submit(lane, 1, count).unwrap()
+    }
+
+    /// A job whose caller leaves while it runs; it is done when the other end is dropped.
+    fn leaves_while_it_runs(&self, lane: Lane) {
+        let (running, runs) = channel();
+        let (let_go, gate) = channel();
+        let run = move |_: Work<'_>| {
+            // It is run once more where the caller that left makes no difference.
+            let _ = running.send(());
+            wait_at(&gate)
+        };
+        let reply = self.store.writer.submit(lane, 1, run).unwrap();
+        std::thread::spawn(move || {
+            runs.recv().unwrap();
+            drop(reply);
+            drop(let_go);
+        });
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.go();
+        self.thread.take().unwrap().stop();
+    }
+}
+
+fn wait_at(gate: &Receiver<()>) -> Result<()> {
+    // It ends when the other side is dropped.
+    let _ = gate.recv();
+    Ok(())
+}
+
+/// They are of one commit, and all invoices are of one customer.
+#[test]
+fn the_totals_are_those_of_the_jobs_that_did_not_fail() {
+    let mut held = Held::new(|_| ());
+    let uploads = [held.upload(&["1", "2"]), held.upload(&["3", "3"]), held.upload(&["4"])];
+    held.go();
+    let created = uploads.map(|upload| block_on(upload).map(|created| created.count));
+    assert_eq!(created[0], Ok(2));
+    assert!(matches!(created[1], Err(Error::AlreadyExists(_))), "{created:?}");
+    assert_eq!(created[2], Ok(1));
+    for customer_id in ["", "c"] {
+        let filter = Filter { customer_id: customer_id.to_owned(), ..Filter::ALL };
+        let read = |conn: &Connection| read::summary(conn, &filter);
+        let summary = held.store.reader.read(&Stop::default(), read).unwrap();
+        let currency = "EUR".to_owned();
+        let (total_cents, paid_cents) = (15, 0);
+        let total = CurrencyTotal { currency, invoice_count: 3, total_cents, paid_cents };
+        assert_eq!(summary.totals, [total]);
+    }
+}
+
+#[test]
+fn a_database_that_stays_locked_is_unavailable_to_every_job() {
+    let mut held = Held::new(|config| config.busy_timeout_ms = 50);
+    let uploads = [held.upload(&["1"]), held.upload(&["2"]), held.upload(&["3"])];
+    let other = Connection::open(held.dir.path().join("bills.db")).unwrap();
+    other.busy_timeout(std::time::Duration::from_secs(60)).unwrap();
+    held.go();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    for created in uploads.map(block_on) {
+        // The first may have been quicker than the lock.
+        assert!(matches!(created, Ok(_) | Err(Error::Unavailable(_))), "{created:?}");
+    }
+    for created in [held.upload(&["4"]), held.upload(&["5"])].map(block_on) {
+        assert!(matches!(created, Err(Error::Unavailable(_))), "{created:?}");
+    }
+    drop(other);
+    assert_eq!(block_on(held.upload(&["6"])).unwrap().count, 1);
+}
+
+/// SQLite ends the transaction by itself: the jobs before and after the one that fills the disk have
+/// nothing that could be committed, and hear the reason.
+#[test]
+fn a_disk_that_is_full_in_the_middle_of_a_group_is_unavailable_to_every_job() {
+    let mut held = Held::new(|_| ());
+    let first = held.upload(&["1"]);
+    let fill = |work: Work<'_>| {
+        let pages: i64 = work.conn.pragma_query_value(None, "page_count", |row| row.get(0))?;
+        work.conn.pragma_update(None, "max_page_count", pages)?;
+        let grow = "INSERT INTO bulk_commits (batch_id, count, first_sequence, last_sequence)
+            VALUES (hex(randomblob(1000000)), 0, 0, 0)";
+        let grown = work.conn.execute(grow, []);
+        work.conn.pragma_update(None, "max_page_count", i64::from(u32::MAX - 1))?;
+        grown.map(drop).map_err(Error::from)
+    };
+    let second = held.store.writer.submit(UPLOADS, 1, fill).unwrap();
+    let third = held.upload(&["3"]);
+    held.go();
+    let results = [block_on(first).err(), block_on(second).err(), block_on(third).err()];
+    for result in results {
+        assert_eq!(result, Some(Error::Unavailable("the disk is full".to_owned())));
+    }
+    assert_eq!(block_on(held.upload(&["4"])).unwrap().first_sequence, 1);
+}
+
+#[test]
+fn a_panic_fails_its_job_alone() {
+    let mut held = Held::new(|_| ());
+    let first = held.upload(&["1"]);
+    let panics = |_: Work<'_>| -> Result<()> { panic!("on purpose") };
+    let second = held.store.writer.submit(UPLOADS, 1, panics).unwrap();
+    let third = held.upload(&["3"]);
+    held.go();
+    assert!(matches!(block_on(second), Err(Error::Internal(_))));
+    assert_eq!(block_on(first).unwrap().count, 1);
+    assert_eq!(block_on(third).unwrap().count, 1);
+}
+
+/// However many leave, and whenever.
+#[test]
+fn callers_that_leave_make_no_payment_run_again_and_an_upload_once() {
+    let mut held = Held::new(|_| ());
+    let [payments, uploads] = [Arc::<AtomicUsize>::default(), Arc::default()];
+    let paid = held.counted(Lane::Payments, &payments);
+    let created = held.counted(UPLOADS, &uploads);
+    for _ in 0..10 {
+        held.leaves_while_it_runs(Lane::Payments);
+        held.leaves_while_it_runs(UPLOADS);
+    }
+    let last = held.counted(UPLOADS, &uploads);
+    held.go();
+    block_on(paid).unwrap();
+    block_on(created).unwrap();
+    block_on(last).unwrap();
+    assert_eq!(payments.load(Ordering::SeqCst), 1);
+    assert!(uploads.load(Ordering::SeqCst) <= 2 * 2, "{uploads:?}");
+}
+
+#[test]
+fn an_upload_that_nobody_waits_for_is_not_created() {
+    let mut held = Held::new(|_| ());
+    held.leaves_while_it_runs(UPLOADS);
+    drop(held.upload(&["1"]));
+    let created = held.upload(&["2"]);
+    held.go();
+    assert_eq!(block_on(created).unwrap().first_sequence, 1);
+}
+
+/// Also when the writer waits for another process, with nothing in its hands.
+#[test]
+fn a_caller_that_leaves_gives_its_place_free_at_once() {
+    let held = Held::new(|config| (config.max_uploads, config.max_reconciles) = (3, 1));
+    for i in 0..20 {
+        drop(held.upload(&[&i.to_string()]));
+    }
+    let waiting = [1, 2, 3, 4].map(|i| held.upload(&[&i.to_string()]));
+    let refused = held.store.writer.create(String::new(), Staged::default()).err();
+    let Some(Error::Exhausted { retry_after: Some(_), .. }) = refused else {
+        panic!("{refused:?}");
+    };
+    drop(waiting);
+    drop(held.upload(&["5"]));
+}
+
+#[test]
+fn a_writer_that_is_to_stop_says_so() {
+    let mut held = Held::new(|_| ());
+    let created = held.upload(&["1"]);
+    let writer = held.store.writer.clone();
+    writer.queue.close();
+    let refused = writer.apply(Vec::new()).err();
+    assert_eq!(refused, Some(Error::Unavailable("the server is shutting down".to_owned())));
+    held.go();
+    assert_eq!(block_on(created).unwrap().count, 1);
+}
