@@ -103,7 +103,8 @@ fn scan(c: &mut Criterion) {
         b.iter(|| {
             let (metrics, pressure) = (Arc::clone(&database.metrics), Default::default());
             let (config, bytes) = (&database.config, database.config.export_chunk_bytes);
-            let mut scan = Scan::new(Filter::ALL, 0, 0, bytes, config, metrics, pressure);
+            let range = (0, database.store.committed_sequence());
+            let mut scan = Scan::new(Filter::ALL, range, 0, bytes, config, metrics, pressure);
             scan.run(&database.store.reader, &Stop::default(), no_block, |_| Offer::Taken)
                 .expect("a scan")
         })

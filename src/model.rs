@@ -2,6 +2,11 @@
 
 use crate::error::Violation;
 
+/// The most that one amount may be, in minor units of its currency: 9,223 of them fill the 64 bits of its
+/// totals, so that no slip of a keyboard ends a currency for everyone. What is written in the smallest
+/// units fits with room (10^13 Iranian rials or Indonesian rupiah, 10^15 yen), and a double is still exact.
+pub const MAX_AMOUNT_CENTS: i64 = 1_000_000_000_000_000;
+
 /// A point in time, UTC. Ordered by time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp {
@@ -111,6 +116,7 @@ pub enum Outcome {
     CurrencyMismatch = 5,
     InvoiceVoid = 6,
     Rejected = 7,
+    EventIdReused = 8,
 }
 
 /// The acknowledgement of an event.

@@ -6,9 +6,14 @@ mod common;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use billstream::client::Client;
+use billstream::proto::report::{ExportRequest, ReconcileEvent};
 use billstream::server::{backup, check};
 use billstream::{Config, Error, Server};
 use common::*;
+use futures::executor::block_on;
+use futures::{SinkExt, StreamExt};
+use grpcio::{CallOption, RpcStatusCode, WriteFlags};
 
 fn config(db: &Path) -> Config {
     Config { db: db.to_owned(), listen: "127.0.0.1:0".to_owned(), ..Config::default() }
@@ -131,4 +136,71 @@ fn totals_that_do_not_match_are_found() {
     let report = check(&server.config).unwrap();
     assert_eq!(report.faults, ["the totals of USD are not those of its invoices"]);
     assert!(report.to_string().ends_with("the database is not sound"), "{report}");
+}
+
+/// `tests/fixtures/version_1.db` was made by the program of the first schema: uploads `may` and `june`,
+/// payments of every outcome, an amount over today's bound, and its last invoice deleted at the shell.
+#[test]
+fn a_database_of_the_first_schema_is_brought_up_to_date() {
+    let old = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/version_1.db");
+    let mut server = TestServer::with_copy(&old, Config::default());
+    let client = server.client();
+    let ids = |client: &Client| -> Vec<String> {
+        let (rows, error) =
+            collect(client.export_invoices(&ExportRequest::new(), options()).unwrap());
+        assert!(error.is_none(), "{error:?}");
+        rows.into_iter().map(|row| row.invoice_id).collect()
+    };
+    assert_eq!(ids(&client), ["old-1", "old-2", "old-3", "old-4", "old-5", "old-6"]);
+    // The number of the deleted one is not given again.
+    assert_eq!(summary(&client).last_sequence, 7);
+    assert_eq!(upload(&client, [invoice("late-1", 100)]).unwrap().first_sequence, 8);
+
+    // What was applied is known; what was refused is judged anew.
+    assert_eq!(outcome(&client, event("ev-part", "old-1", 400)), (1, true));
+    assert_eq!(outcome(&client, event("ev-part", "old-1", 401)), (8, false));
+    assert_eq!(outcome(&client, event("ev-unknown", "late-1", 100)), (2, false));
+    assert_eq!(outcome(&client, event("ev-mismatch", "old-1", 100)), (1, false));
+    assert_eq!(outcome(&client, event("ev-rejected", "old-1", 500)), (2, false));
+
+    // An upload of before is known by its count alone.
+    let rows = |n: i64| (0..n).map(|i| invoice(&format!("may-{i}"), 1));
+    let again = upload(&client, rows(4).chain([commit("may", 4)])).unwrap();
+    assert!(again.already_applied && again.last_sequence == 4, "{again:?}");
+    let other = upload(&client, rows(3).chain([commit("may", 3)]));
+    assert_status(other, RpcStatusCode::ABORTED, "used for other content");
+
+    server.stop();
+    let report = check(&server.config).unwrap();
+    assert_eq!((report.schema_version, report.faults), (2, Vec::new()));
+}
+
+/// The acknowledgement of a payment: the number of its outcome, and whether it is known.
+fn outcome(client: &Client, event: ReconcileEvent) -> (i32, bool) {
+    let (mut sink, mut acks) = client.reconcile(options()).unwrap();
+    let ack = block_on(async {
+        sink.send((event, WriteFlags::default())).await.unwrap();
+        sink.close().await.unwrap();
+        acks.next().await.unwrap().unwrap()
+    });
+    (ack.outcome.value(), ack.duplicate)
+}
+
+fn options() -> CallOption {
+    CallOption::default().timeout(DEADLINE)
+}
+
+/// A database that no server has brought up to date yet is looked at as it is.
+#[test]
+fn a_database_of_the_first_schema_is_checked_and_copied() {
+    let dir = tempfile::tempdir().unwrap();
+    let (old, copy) = (dir.path().join("old.db"), dir.path().join("copy.db"));
+    let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/version_1.db");
+    fs::copy(fixture, &old).unwrap();
+    backup(&old, &copy).unwrap();
+    for db in [old, copy] {
+        let report = check(&config(&db)).unwrap();
+        assert_eq!((report.schema_version, report.invoice_count), (1, 6));
+        assert_eq!((report.last_sequence, report.faults), (6, Vec::new()));
+    }
 }

@@ -14,10 +14,3 @@ SELECT currency FROM (
     SELECT currency, count(*), sum(total_amount_cents), sum(paid_cents)
     FROM invoices GROUP BY currency
 )
-UNION
-SELECT currency FROM (
-    SELECT customer_id, currency, count(*), sum(total_amount_cents), sum(paid_cents)
-    FROM invoices GROUP BY customer_id, currency
-    EXCEPT
-    SELECT customer_id, currency, invoice_count, total_cents, paid_cents FROM customer_totals
-)

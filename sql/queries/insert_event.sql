@@ -1,9 +1,9 @@
--- Purpose: remembers an event with its outcome, unless it is known.
+-- Purpose: remembers an applied event with its outcome, unless it is known.
 -- Parameters: the columns.
 INSERT INTO reconcile_events (event_id, invoice_id, amount_cents, currency, received_at,
                               received_at_nanos, reference, outcome, invoice_status,
                               outstanding_cents, message)
 VALUES (:event_id, :invoice_id, :amount_cents, :currency, :received_at,
         :received_at_nanos, :reference, :outcome, :invoice_status,
-        :outstanding_cents, :message)
+        :outstanding_cents, '')
 ON CONFLICT (event_id) DO NOTHING

@@ -1,4 +1,4 @@
--- Purpose: the highest `sequence`; 0 when there is no invoice.
+-- Purpose: the highest `sequence` that was ever given; 0 before the first.
 -- Parameters: none.
--- Index: SEARCH invoices
-SELECT coalesce(max(sequence), 0) FROM invoices
+-- Index: SEARCH ledger USING INTEGER PRIMARY KEY (rowid=?)
+SELECT last_sequence FROM ledger WHERE id = 1

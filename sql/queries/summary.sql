@@ -1,7 +1,8 @@
--- Purpose: the totals of all invoices, by currency, each with the highest `sequence`. Without totals
---   there is no invoice, and no sequence.
+-- Purpose: the totals of all invoices, by currency, each with the highest `sequence` that was given. Without
+--   invoices one row, of no currency.
 -- Parameters: none.
 -- Index: SCAN currency_totals
-SELECT currency, invoice_count, total_cents, paid_cents, (SELECT coalesce(max(sequence), 0) FROM invoices)
-FROM currency_totals
+SELECT currency, invoice_count, total_cents, paid_cents, last_sequence
+FROM ledger LEFT JOIN currency_totals
+WHERE id = 1
 ORDER BY currency

@@ -152,6 +152,7 @@ pub fn outcome_name(outcome: ReconcileOutcome) -> &'static str {
         ReconcileOutcome::RECONCILE_OUTCOME_CURRENCY_MISMATCH => "CURRENCY_MISMATCH",
         ReconcileOutcome::RECONCILE_OUTCOME_INVOICE_VOID => "INVOICE_VOID",
         ReconcileOutcome::RECONCILE_OUTCOME_REJECTED => "REJECTED",
+        ReconcileOutcome::RECONCILE_OUTCOME_EVENT_ID_REUSED => "EVENT_ID_REUSED",
     }
 }
 

@@ -45,7 +45,7 @@ pub fn bulk_create(
     mut sink: Results,
 ) {
     let call = Call::new(shared, &ctx);
-    let needs_commit = ctx.request_headers().iter().any(|header| header == COMMIT_HEADER);
+    let needs_commit = needs_commit(&ctx);
     ctx.spawn(async move {
         let result = match call.first(&mut requests).await {
             Ok(first) => {
@@ -58,15 +58,27 @@ pub fn bulk_create(
     });
 }
 
+/// Whether the client said that a commit will come. Any other word is refused: who misspells a safety must
+/// not go without it.
+fn needs_commit(ctx: &RpcContext<'_>) -> Result<bool> {
+    let (name, required) = COMMIT_HEADER;
+    let mut words = ctx.request_headers().iter().filter(|(header, _)| *header == name).peekable();
+    let is_said = words.peek().is_some();
+    match words.all(|(_, word)| word == required) {
+        true => Ok(is_said),
+        false => Err(Error::invalid(name, "has the one value \"required\", or is left out")),
+    }
+}
+
 /// An upload whose first request came, or which ended without one.
 async fn admitted(
     call: &Call,
     first: Option<Request<CreateInvoiceRequest>>,
     requests: &mut Requests<CreateInvoiceRequest>,
     sink: &mut Results,
-    needs_commit: bool,
+    needs_commit: Result<bool>,
 ) -> Result<()> {
-    let shared = &call.shared;
+    let (needs_commit, shared) = (needs_commit?, &call.shared);
     let peer = call.peer();
     let _permit = shared.limits.admit(&shared.limits.uploads, &peer)?;
     let watch = Watch::new(call);

@@ -63,6 +63,8 @@ fn start(call: &Call, request: Request<ExportRequest>, shape: Shape) -> Result<O
     let shared = &call.shared;
     let request = request.message("ExportRequest", shared.config.filter_bytes())?;
     let (filter, after, max_rows) = validate::export(request)?;
+    // The set is what is committed now, whenever the scan has its first turn.
+    let range = (after, shared.store.committed_sequence());
     let peer = call.peer();
     let permit = shared.limits.admit(&shared.limits.exports, &peer)?;
     let (metrics, pressure) = (Arc::clone(&shared.metrics), shared.store.wal_pressure.clone());
@@ -72,7 +74,7 @@ fn start(call: &Call, request: Request<ExportRequest>, shape: Shape) -> Result<O
         Shape::Invoices => config.export_chunk_bytes,
         Shape::Batches => config.quick_batch_bytes(),
     };
-    let scan = Scan::new(filter, after, max_rows, quick_chunk_bytes, config, metrics, pressure);
+    let scan = Scan::new(filter, range, max_rows, quick_chunk_bytes, config, metrics, pressure);
     let (sender, receiver) = bridge::bounded(shared.config.export_queue_chunks);
     let (verdict, watch) = (Verdict::default(), Watch::new(call));
     let task = Arc::new(ScanTask {

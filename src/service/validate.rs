@@ -6,7 +6,7 @@ use protobuf::{EnumOrUnknown, MessageField};
 use std::fmt::Display;
 
 use crate::error::{quoted, Error, Result, Violation, Violations};
-use crate::model::{Event, Filter, NewInvoice, Payment, Timestamp};
+use crate::model::{Event, Filter, NewInvoice, Payment, Timestamp, MAX_AMOUNT_CENTS};
 use crate::proto::report::{
     CreateInvoiceRequest, ExportRequest, InvoiceStatus, ListInvoicesRequest, ReconcileEvent,
     SummaryRequest,
@@ -59,6 +59,13 @@ impl Checks {
         if iso_currency::Currency::from_code(value).is_none() {
             let value = quoted(value);
             self.add("currency", format_args!("{value} is not an ISO 4217 code such as \"USD\""));
+        }
+    }
+
+    fn amount(&mut self, field: &str, cents: i64, least: i64) {
+        self.at_least(field, cents, least);
+        if cents > MAX_AMOUNT_CENTS {
+            self.add(field, format_args!("{cents} is more than {MAX_AMOUNT_CENTS}"));
         }
     }
 
@@ -177,7 +184,7 @@ pub fn invoice(request: &CreateInvoiceRequest, index: usize) -> Result<NewInvoic
     let mut checks = Checks::of_upload(index);
     checks.text("invoice_id", &request.invoice_id, MAX_ID_BYTES);
     checks.required_id("customer_id", &request.customer_id);
-    checks.at_least("total_amount_cents", request.total_amount_cents, 0);
+    checks.amount("total_amount_cents", request.total_amount_cents, 0);
     checks.currency(&request.currency);
     checks.text("memo", &request.memo, MAX_TEXT_BYTES);
     let issued_at = checks.time("issued_at", &request.issued_at, None);
@@ -210,7 +217,7 @@ pub fn event(event: ReconcileEvent) -> Event {
     let mut checks = Checks::default();
     checks.required_id("event_id", &event.event_id);
     checks.required_id("invoice_id", &event.invoice_id);
-    checks.at_least("amount_cents", event.amount_cents, 1);
+    checks.amount("amount_cents", event.amount_cents, 1);
     checks.currency(&event.currency);
     checks.text("reference", &event.reference, MAX_TEXT_BYTES);
     let received_at = checks.time("received_at", &event.received_at, None);

@@ -6,25 +6,26 @@ use crate::error::{Error, Result};
 use crate::model::{Created, CurrencyTotal, NewInvoice, Status};
 use crate::store::error::is_taken;
 use crate::store::jobs::Work;
-use crate::store::read::{last_sequence, totals};
+use crate::store::read::totals;
 use crate::store::sql;
-use crate::store::staged::Staged;
+use crate::store::staged::{Digest, Staged};
 use crate::store::totals::Sums;
 
 /// Rows between two looks at whether the upload is still wanted.
 const ROWS_A_LOOK: usize = 256;
 
-/// Creates the invoices of `staged`. With a `batch_id` (not empty) that was applied before, gives
-/// its first result instead.
+/// Creates the invoices of `staged`. With a `batch_id` (not empty) under which the same invoices were
+/// created before, gives their result instead; under which others were, [`Error::Aborted`].
 pub fn create(work: Work<'_>, batch_id: &str, staged: &mut Staged) -> Result<Created> {
     let conn = work.conn;
-    if !batch_id.is_empty() {
-        if let Some(created) = find_applied(conn, batch_id, staged.rows())? {
+    let digest = if batch_id.is_empty() { None } else { Some(staged.digest()) };
+    if let Some(digest) = &digest {
+        if let Some(created) = find_applied(conn, batch_id, staged.rows(), digest)? {
             return Ok(created);
         }
     }
-    let before = last_sequence(conn)?;
     let count = staged.rows() as i64;
+    let before = work.totals.give_sequences(conn, count)?;
     let created = Created {
         count,
         totals: insert_all(work, before, staged)?,
@@ -32,38 +33,47 @@ pub fn create(work: Work<'_>, batch_id: &str, staged: &mut Staged) -> Result<Cre
         last_sequence: if count == 0 { 0 } else { before + count },
         ..Created::default()
     };
-    if !batch_id.is_empty() {
+    if let Some(digest) = &digest {
         conn.prepare_cached(sql::INSERT_BULK_COMMIT)?.execute(named_params! {
             ":batch_id": batch_id,
             ":count": count,
             ":first_sequence": created.first_sequence,
             ":last_sequence": created.last_sequence,
+            ":digest": digest,
         })?;
     }
     Ok(created)
 }
 
-fn find_applied(conn: &Connection, batch_id: &str, rows: usize) -> Result<Option<Created>> {
+fn find_applied(
+    conn: &Connection,
+    batch_id: &str,
+    rows: usize,
+    digest: &Digest,
+) -> Result<Option<Created>> {
     let applied = conn
         .prepare_cached(sql::FIND_BULK_COMMIT)?
         .query_row(named_params! { ":batch_id": batch_id }, |row| {
-            Ok(Created {
+            let created = Created {
                 count: row.get(0)?,
                 first_sequence: row.get(1)?,
                 last_sequence: row.get(2)?,
                 already_applied: true,
                 ..Created::default()
-            })
+            };
+            Ok((created, row.get::<_, Option<Digest>>(3)?))
         })
         .optional()?;
-    match applied {
-        None => Ok(None),
-        Some(created) if created.count == rows as i64 => with_totals(conn, created).map(Some),
-        Some(created) => Err(Error::Aborted(format!(
-            "batch_id {batch_id:?} was applied with {} invoices, and this upload has {rows}",
-            created.count
-        ))),
+    let Some((created, kept)) = applied else { return Ok(None) };
+    // Uploads of the first schema have no digest.
+    if created.count == rows as i64 && kept.is_none_or(|kept| kept == *digest) {
+        return with_totals(conn, created).map(Some);
     }
+    Err(Error::Aborted(format!(
+        "batch_id {batch_id:?} was used for other content, {} invoices: this upload has {rows}, and created \
+         nothing",
+        created.count
+    )))
 }
 
 fn with_totals(conn: &Connection, mut created: Created) -> Result<Created> {

@@ -6,12 +6,11 @@ use std::path::Path;
 use std::time::Duration;
 
 use rusqlite::backup::Backup;
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, OpenFlags, OptionalExtension, Row};
 
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::store::open::{open_reader, set_pragmas};
-use crate::store::read::{last_sequence, totals};
 use crate::store::sql;
 
 /// What a check found.
@@ -19,6 +18,7 @@ use crate::store::sql;
 pub struct CheckReport {
     pub schema_version: i32,
     pub invoice_count: i64,
+    /// The highest that an invoice has.
     pub last_sequence: i64,
     /// What is wrong; empty for a sound database.
     pub faults: Vec<String>,
@@ -47,17 +47,41 @@ pub fn check(config: &Config) -> Result<CheckReport> {
         faults.extend((line != "ok").then_some(line));
         Ok(())
     })?;
-    let mut check_totals = conn.prepare(sql::CHECK_TOTALS)?;
-    for currency in check_totals.query_map([], |row| row.get::<_, String>(0))? {
+    faults.extend(drift(&conn)?);
+    let schema_version = conn.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    let (invoice_count, last_sequence) =
+        conn.query_row(sql::CHECK_INVOICES, [], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    // The first schema keeps none.
+    if schema_version > 1 {
+        let kept = conn.query_row(sql::LAST_SEQUENCE, [], |row| row.get(0)).optional()?;
+        if kept.is_none_or(|kept: i64| kept < last_sequence) {
+            faults.push("the last_sequence of the ledger is below that of an invoice".to_owned());
+        }
+    }
+    Ok(CheckReport { schema_version, invoice_count, last_sequence, faults })
+}
+
+/// The most customers that are named of those whose totals have drifted.
+const MAX_CUSTOMERS: i64 = 10;
+
+/// What is kept that is not what the rows say.
+fn drift(conn: &Connection) -> Result<Vec<String>> {
+    let mut faults = Vec::new();
+    let mut currencies = conn.prepare(sql::CHECK_TOTALS)?;
+    for currency in currencies.query_map([], |row| row.get::<_, String>(0))? {
         faults.push(format!("the totals of {} are not those of its invoices", currency?));
     }
-    let totals = totals(&conn, sql::SUMMARY, [])?;
-    Ok(CheckReport {
-        schema_version: conn.pragma_query_value(None, "user_version", |row| row.get(0))?,
-        invoice_count: totals.iter().map(|total| total.invoice_count).sum(),
-        last_sequence: last_sequence(&conn)?,
-        faults,
-    })
+    let mut customers = conn.prepare(sql::CHECK_CUSTOMER_TOTALS)?;
+    let fault = |row: &Row<'_>| {
+        let (customer_id, currency): (String, String) = (row.get(0)?, row.get(1)?);
+        Ok(format!(
+            "the {currency} totals of customer {customer_id:?} are not those of its invoices"
+        ))
+    };
+    faults.extend(
+        customers.query_map([MAX_CUSTOMERS], fault)?.collect::<rusqlite::Result<Vec<_>>>()?,
+    );
+    Ok(faults)
 }
 
 /// Copies the database to the new file `to`, as of one moment; returns its size in bytes.

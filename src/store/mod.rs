@@ -29,6 +29,7 @@ pub mod totals;
 pub mod wal;
 pub mod write;
 
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
@@ -37,6 +38,7 @@ use crate::error::Result;
 use crate::metrics::Metrics;
 use read::Reader;
 use scan::WalPressure;
+use wal::Wal;
 use write::{StopWriter, Writer};
 
 /// An open database. Blocking: its methods are for threads that may wait.
@@ -45,6 +47,7 @@ pub struct Store {
     pub reader: Reader,
     pub writer: Writer,
     pub wal_pressure: WalPressure,
+    committed: Arc<AtomicI64>,
 }
 
 /// What keeps a [`Store`] open: the writer's thread and the lock on the database.
@@ -60,9 +63,28 @@ impl Store {
         let (conn, path, lock) = open::open_writer(config)?;
         let reader = Reader::open(&path, config)?;
         let wal_pressure = WalPressure::default();
+        let committed = Arc::new(AtomicI64::new(read::last_sequence(&conn)?));
+        let wal = Wal::new(&path, config, Arc::clone(metrics), wal_pressure.clone());
         let (writer, stop, thread) =
-            write::start(conn, path, config, Arc::clone(metrics), wal_pressure.clone())?;
-        Ok((Store { reader, writer, wal_pressure }, StoreThread { thread, stop, _lock: lock }))
+            write::start(conn, wal, config, Arc::clone(metrics), Arc::clone(&committed))?;
+        Ok((
+            Store { reader, writer, wal_pressure, committed },
+            StoreThread { thread, stop, _lock: lock },
+        ))
+    }
+}
+
+impl Store {
+    /// The highest sequence that is committed: what is at it or below is seen by whoever reads from now on,
+    /// and what comes later is above it. Never blocks.
+    pub fn committed_sequence(&self) -> i64 {
+        let published = self.committed.load(Ordering::Acquire);
+        // Other programs write too, and publish nothing.
+        match self.reader.read_now(read::last_sequence) {
+            Ok(Some(kept)) => kept.max(published),
+            // Whoever reads the rows will hear what is wrong.
+            Ok(None) | Err(_) => published,
+        }
     }
 }
 

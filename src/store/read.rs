@@ -5,6 +5,7 @@ use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 use r2d2_sqlite::SqliteConnectionManager;
+use rusqlite::types::ValueRef;
 pub use rusqlite::Connection;
 use rusqlite::{named_params, OpenFlags, Row};
 
@@ -161,8 +162,11 @@ fn summary_of_all(conn: &Connection) -> Result<Summary> {
     let mut statement = conn.prepare_cached(sql::SUMMARY)?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
-        summary.totals.push(total(row)?);
         summary.last_sequence = row.get(4)?;
+        // Where there is none, there is no invoice.
+        if row.get_ref(0)? != ValueRef::Null {
+            summary.totals.push(total(row)?);
+        }
     }
     Ok(summary)
 }
@@ -210,6 +214,7 @@ fn total(row: &Row<'_>) -> rusqlite::Result<CurrencyTotal> {
     })
 }
 
+/// The highest sequence that was ever given.
 pub fn last_sequence(conn: &Connection) -> Result<i64> {
     Ok(conn.prepare_cached(sql::LAST_SEQUENCE)?.query_row([], |row| row.get(0))?)
 }

@@ -1,9 +1,12 @@
 //! Reconcile: one job applies a batch of events, each once.
+//!
+//! Only an event that was applied is remembered: one that was refused is judged anew when it comes again,
+//! corrected or after its invoice.
 
 use rusqlite::{params, CachedStatement, Connection, OptionalExtension, Row};
 
 use crate::error::{Error, Result};
-use crate::model::{Ack, Event, Outcome, Payment, Status, Timestamp};
+use crate::model::{Ack, Event, Outcome, Payment, Status};
 use crate::store::jobs::Work;
 use crate::store::sql;
 use crate::store::totals::{Sums, Totals};
@@ -35,12 +38,14 @@ struct Invoice {
 
 /// A payment that is to be applied, and is in the totals.
 struct Due {
-    invoice: Invoice,
-    cents: i64,
     /// What is paid of the invoice, with it.
     paid_cents: i64,
-    status: i32,
+    status: Status,
+    outcome: Outcome,
 }
+
+/// Why a payment is not applied.
+struct Refusal(Outcome, String);
 
 fn paid(cents: i64) -> Sums {
     Sums { paid_cents: cents, ..Sums::default() }
@@ -59,72 +64,28 @@ impl<'a> Statements<'a> {
     }
 
     fn apply(&mut self, event: &Event) -> Result<Ack> {
-        let mut ack = Ack {
-            event_id: event.event_id.clone(),
-            outcome: Outcome::Rejected as i32,
-            invoice_status: 0,
-            outstanding_cents: 0,
-            duplicate: false,
-            message: String::new(),
-        };
-        let due = match &event.payment {
+        let event_id = &event.event_id;
+        let payment = match &event.payment {
+            Ok(payment) => payment,
             Err(violation) => {
-                ack.message = format!("{}: {}", violation.field, violation.description);
-                if violation.field == "event_id" {
-                    // Nothing to remember it by.
-                    return Ok(ack);
-                }
-                None
+                let why = format!("{}: {}", violation.field, violation.description);
+                return Ok(refused(event_id, None, Refusal(Outcome::Rejected, why)));
             }
-            Ok(payment) => self.weigh(payment, &mut ack)?,
         };
-        // That the event is new turns out here, where it costs no look of its own.
-        if !self.remember(event, &ack)? {
-            if let Some(due) = due {
-                self.take_back(&due)?;
+        let invoice = self.find(&payment.invoice_id)?;
+        let refusal = match &invoice {
+            None => {
+                let why = format!("there is no invoice {:?}", payment.invoice_id);
+                Refusal(Outcome::UnknownInvoice, why)
             }
-            return self.first(ack);
-        }
-        if let Some(Due { invoice, paid_cents, status, .. }) = due {
-            self.pay_invoice.execute(params![paid_cents, status, invoice.sequence])?;
-        }
-        Ok(ack)
-    }
-
-    /// The first outcome of an event that is known.
-    fn first(&mut self, ack: Ack) -> Result<Ack> {
-        let event_id = ack.event_id;
-        let first = self.find_event.query_row([&event_id], |row: &Row<'_>| {
-            Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
-        })?;
-        let (outcome, invoice_status, outstanding_cents, message) = first;
-        Ok(Ack { event_id, outcome, invoice_status, outstanding_cents, duplicate: true, message })
-    }
-
-    /// Fills in what becomes of the payment, and adds it to the totals if it is to be applied.
-    fn weigh(&mut self, payment: &Payment, ack: &mut Ack) -> Result<Option<Due>> {
-        let Some(invoice) = self.find(&payment.invoice_id)? else {
-            ack.outcome = Outcome::UnknownInvoice as i32;
-            ack.message = format!("there is no invoice {:?}", payment.invoice_id);
-            return Ok(None);
+            Some(invoice) => match self.judge(payment, invoice)? {
+                Ok(due) => return self.pay(event_id, payment, invoice, due),
+                Err(refusal) => refusal,
+            },
         };
-        ack.invoice_status = invoice.status;
-        ack.outstanding_cents = invoice.total_amount_cents - invoice.paid_cents;
-        if invoice.status == Status::Void as i32 {
-            ack.outcome = Outcome::InvoiceVoid as i32;
-            ack.message = "the invoice is void".to_owned();
-            return Ok(None);
-        }
-        if invoice.currency != payment.currency {
-            ack.outcome = Outcome::CurrencyMismatch as i32;
-            ack.message = format!("the invoice is in {}", invoice.currency);
-            return Ok(None);
-        }
-        let due = self.add(payment.amount_cents, invoice, ack)?;
-        if due.is_none() {
-            ack.message = "amount_cents: a sum would leave 64 bits".to_owned();
-        }
-        Ok(due)
+        // It may have been applied before the invoice was withdrawn.
+        let first = self.first(event_id, payment, invoice.as_ref())?;
+        Ok(first.unwrap_or_else(|| refused(event_id, invoice.as_ref(), refusal)))
     }
 
     fn find(&mut self, invoice_id: &str) -> Result<Option<Invoice>> {
@@ -141,43 +102,74 @@ impl<'a> Statements<'a> {
         Ok(self.find_invoice.query_row([invoice_id], invoice).optional()?)
     }
 
-    /// Adds the payment to the totals; `None`, with nothing changed, when a sum would overflow.
-    fn add(&mut self, cents: i64, invoice: Invoice, ack: &mut Ack) -> Result<Option<Due>> {
-        let Some(paid_cents) = invoice.paid_cents.checked_add(cents) else { return Ok(None) };
-        if !self.totals.add(self.conn, &invoice.customer_id, &invoice.currency, paid(cents))? {
-            return Ok(None);
+    /// What becomes of the payment, if it is new. If it is due, it is in the totals.
+    fn judge(
+        &mut self,
+        payment: &Payment,
+        invoice: &Invoice,
+    ) -> Result<std::result::Result<Due, Refusal>> {
+        if invoice.status == Status::Void as i32 {
+            return Ok(Err(Refusal(Outcome::InvoiceVoid, "the invoice is void".to_owned())));
+        }
+        if invoice.currency != payment.currency {
+            let why = format!("the invoice is in {}", invoice.currency);
+            return Ok(Err(Refusal(Outcome::CurrencyMismatch, why)));
+        }
+        let overflows =
+            || Refusal(Outcome::Rejected, "amount_cents: a sum would leave 64 bits".to_owned());
+        let Some(paid_cents) = invoice.paid_cents.checked_add(payment.amount_cents) else {
+            return Ok(Err(overflows()));
+        };
+        if !self.add(payment.amount_cents, invoice)? {
+            return Ok(Err(overflows()));
         }
         let status = Status::of(invoice.total_amount_cents, paid_cents);
-        ack.outcome = match status {
+        let outcome = match status {
             Status::PartiallyPaid => Outcome::Partial,
             Status::Overpaid => Outcome::Overpaid,
             _ => Outcome::Settled,
-        } as i32;
-        ack.invoice_status = status as i32;
-        ack.outstanding_cents = invoice.total_amount_cents - paid_cents;
-        Ok(Some(Due { invoice, cents, paid_cents, status: status as i32 }))
+        };
+        Ok(Ok(Due { paid_cents, status, outcome }))
     }
 
-    /// Takes a payment out of the totals again.
-    fn take_back(&mut self, Due { invoice, cents, .. }: &Due) -> Result<()> {
-        match self.totals.add(self.conn, &invoice.customer_id, &invoice.currency, paid(-cents))? {
-            true => Ok(()),
-            false => Err(Error::Internal("a payment cannot be taken back".to_owned())),
+    /// Adds a payment to the totals; false, with nothing changed, where a sum would overflow.
+    fn add(&mut self, cents: i64, invoice: &Invoice) -> Result<bool> {
+        self.totals.add(self.conn, &invoice.customer_id, &invoice.currency, paid(cents))
+    }
+
+    /// Applies a payment that is due, unless its event is known.
+    fn pay(
+        &mut self,
+        event_id: &str,
+        payment: &Payment,
+        invoice: &Invoice,
+        due: Due,
+    ) -> Result<Ack> {
+        let ack = Ack {
+            event_id: event_id.to_owned(),
+            outcome: due.outcome as i32,
+            invoice_status: due.status as i32,
+            outstanding_cents: invoice.total_amount_cents - due.paid_cents,
+            duplicate: false,
+            message: String::new(),
+        };
+        // That the event is new turns out here, where it costs no look of its own.
+        if self.remember(payment, &ack)? {
+            let paid = params![due.paid_cents, due.status as i32, invoice.sequence];
+            self.pay_invoice.execute(paid)?;
+            return Ok(ack);
         }
+        if !self.add(-payment.amount_cents, invoice)? {
+            return Err(Error::Internal("a payment cannot be taken back".to_owned()));
+        }
+        let gone = || Error::Internal(format!("the event {event_id:?} is known and gone"));
+        self.first(event_id, payment, Some(invoice))?.ok_or_else(gone)
     }
 
     /// Whether the event is new; if it is, it is kept with its outcome.
-    fn remember(&mut self, event: &Event, ack: &Ack) -> Result<bool> {
-        let nothing = Payment {
-            invoice_id: String::new(),
-            amount_cents: 0,
-            currency: String::new(),
-            received_at: Timestamp { seconds: 0, nanos: 0 },
-            reference: String::new(),
-        };
-        let payment = event.payment.as_ref().unwrap_or(&nothing);
+    fn remember(&mut self, payment: &Payment, ack: &Ack) -> Result<bool> {
         let inserted = self.insert_event.execute(params![
-            event.event_id,
+            ack.event_id,
             payment.invoice_id,
             payment.amount_cents,
             payment.currency,
@@ -187,8 +179,50 @@ impl<'a> Statements<'a> {
             ack.outcome,
             ack.invoice_status,
             ack.outstanding_cents,
-            ack.message,
         ])?;
         Ok(inserted == 1)
+    }
+
+    /// The answer to an event whose id was applied before: its first outcome, or that the id is that of
+    /// another payment. `None` where it was not.
+    fn first(
+        &mut self,
+        event_id: &str,
+        payment: &Payment,
+        invoice: Option<&Invoice>,
+    ) -> Result<Option<Ack>> {
+        let answer = |row: &Row<'_>| {
+            let (invoice_id, cents, currency): (String, i64, String) =
+                (row.get(0)?, row.get(1)?, row.get(2)?);
+            let content = (&payment.invoice_id, payment.amount_cents, &payment.currency);
+            if content != (&invoice_id, cents, &currency) {
+                let why = format!(
+                    "event_id was used for another payment: {cents} {currency} of {invoice_id:?}"
+                );
+                return Ok(refused(event_id, invoice, Refusal(Outcome::EventIdReused, why)));
+            }
+            Ok(Ack {
+                event_id: event_id.to_owned(),
+                outcome: row.get(3)?,
+                invoice_status: row.get(4)?,
+                outstanding_cents: row.get(5)?,
+                duplicate: true,
+                message: String::new(),
+            })
+        };
+        Ok(self.find_event.query_row([event_id], answer).optional()?)
+    }
+}
+
+/// The acknowledgement of an event that changes nothing, with the invoice as it is.
+fn refused(event_id: &str, invoice: Option<&Invoice>, Refusal(outcome, message): Refusal) -> Ack {
+    Ack {
+        event_id: event_id.to_owned(),
+        outcome: outcome as i32,
+        invoice_status: invoice.map_or(0, |invoice| invoice.status),
+        outstanding_cents: invoice
+            .map_or(0, |invoice| invoice.total_amount_cents - invoice.paid_cents),
+        duplicate: false,
+        message,
     }
 }

@@ -12,7 +12,7 @@ use crate::metrics::Metrics;
 use crate::model::Filter;
 use crate::stop::Stop;
 use crate::store::encode::Chunk;
-use crate::store::read::{in_transaction, last_sequence, push_invoices, Reader};
+use crate::store::read::{in_transaction, push_invoices, Reader};
 
 /// Raised while the write-ahead log is over its limit: long scans then begin a new transaction,
 /// so that the log can be emptied.
@@ -56,8 +56,8 @@ pub struct Scan {
     filter: Filter,
     /// The last sequence that was taken, or that is known to be no row of the set.
     after: i64,
-    /// The last sequence of the set; fixed when the scan first runs.
-    until: Option<i64>,
+    /// The last sequence of the set; fixed when the call starts.
+    until: i64,
     /// Rows still to be taken; -1: all.
     remaining: i64,
     /// The size of the next chunk in bytes.
@@ -74,10 +74,11 @@ pub struct Scan {
 }
 
 impl Scan {
-    /// `max_rows` 0: all. `quick_chunk_bytes` is `export_chunk_bytes` or more.
+    /// Of the rows with `after < sequence <= until`. `max_rows` 0: all. `quick_chunk_bytes` is
+    /// `export_chunk_bytes` or more.
     pub fn new(
         filter: Filter,
-        after: i64,
+        (after, until): (i64, i64),
         max_rows: i64,
         quick_chunk_bytes: usize,
         config: &Config,
@@ -87,7 +88,7 @@ impl Scan {
         Scan {
             filter,
             after,
-            until: None,
+            until,
             remaining: if max_rows == 0 { -1 } else { max_rows },
             chunk_bytes: config.export_first_chunk_bytes.min(config.export_chunk_bytes),
             max_chunk_bytes: config.export_chunk_bytes,
@@ -126,7 +127,7 @@ impl Scan {
             match end {
                 Some(PassEnd::Pause) => return Ok(Turn::Paused),
                 Some(PassEnd::NewTransaction) => {}
-                None if self.until.is_some_and(|until| self.after < until) => {}
+                None if self.after < self.until => {}
                 None => return Ok(Turn::Done),
             }
         }
@@ -144,7 +145,7 @@ impl Scan {
         if self.remaining >= 0 && self.remaining < 2 * span {
             return None;
         }
-        let (after, last) = (self.after.checked_add(span)?, self.until?);
+        let (after, last) = (self.after.checked_add(span)?, self.until);
         let until = after.saturating_add(span).min(last);
         (after < last).then_some(Block { after, until, chunk_bytes: self.chunk_bytes })
     }
@@ -180,11 +181,7 @@ impl Scan {
         end: Option<i64>,
         offer: &mut impl FnMut(Chunk) -> Offer,
     ) -> Result<Option<PassEnd>> {
-        let until = match self.until {
-            Some(until) => until,
-            None => *self.until.insert(last_sequence(conn)?),
-        };
-        let (is_alone, end) = (end.is_none(), end.unwrap_or(until));
+        let (is_alone, end) = (end.is_none(), end.unwrap_or(self.until));
         let filter = self.filter.clone();
         let mut stopped = None;
         let range = (self.after, end, self.remaining);
@@ -346,8 +343,9 @@ mod tests {
             let (_dir, config) = database(&sequences);
             let (store, thread) = Store::open(&config, &Arc::default()).unwrap();
             let pressure = WalPressure::default();
+            let until = *sequences.last().unwrap();
             let mut scan =
-                Scan::new(Filter::ALL, after, max_rows, quick, &config, Arc::default(), pressure);
+                Scan::new(Filter::ALL, (after, until), max_rows, quick, &config, Arc::default(), pressure);
             let (mut seen, mut offers, blocks) = (Vec::new(), 0, std::cell::Cell::new(0));
             let ahead = |block: Block| {
                 blocks.set(blocks.get() + 1);
@@ -386,8 +384,15 @@ mod tests {
         let (store, thread) = Store::open(&config, &Arc::default()).unwrap();
         let blocks = std::cell::Cell::new(0);
         let run = |offer: fn(Chunk) -> Offer| {
-            let mut scan =
-                Scan::new(Filter::ALL, 0, 0, 200, &config, Arc::default(), WalPressure::default());
+            let mut scan = Scan::new(
+                Filter::ALL,
+                (0, 2000),
+                0,
+                200,
+                &config,
+                Arc::default(),
+                WalPressure::default(),
+            );
             let ahead = |block: Block| {
                 blocks.set(blocks.get() + 1);
                 let reader = store.reader.clone();
@@ -408,7 +413,8 @@ mod tests {
         let no_block = |_: Block| None::<fn() -> Result<Vec<Chunk>>>;
         let sizes = |offer: fn(usize) -> Offer| {
             let pressure = WalPressure::default();
-            let mut scan = Scan::new(Filter::ALL, 0, 0, 400, &config, Arc::default(), pressure);
+            let mut scan =
+                Scan::new(Filter::ALL, (0, 2000), 0, 400, &config, Arc::default(), pressure);
             let mut sizes = Vec::new();
             let mut take = |chunk: Chunk| {
                 sizes.push(chunk.batch().len());

@@ -5,6 +5,8 @@ use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, Write};
 use std::path::Path;
 
+use sha2::{Digest as _, Sha256};
+
 use crate::error::{Error, Result};
 use crate::model::{NewInvoice, Timestamp};
 
@@ -19,7 +21,12 @@ pub struct Staged {
     /// The later ones.
     memory: Vec<u8>,
     rows: usize,
+    /// Of the records in the file.
+    hash: Sha256,
 }
+
+/// SHA-256 of the records of an upload.
+pub type Digest = [u8; 32];
 
 impl Staged {
     /// Appends an invoice, in memory.
@@ -46,6 +53,12 @@ impl Staged {
         self.memory.len()
     }
 
+    /// Tells one content from another, wherever it waits: invoices as the client sent them (without an
+    /// `invoice_id` where it sent none), in their order.
+    pub fn digest(&self) -> Digest {
+        self.hash.clone().chain_update(&self.memory).finalize().into()
+    }
+
     /// Moves what is in memory to the file, which is made in `dir` at the first time. Blocks.
     pub fn spill(&mut self, dir: &Path) -> Result<()> {
         let mut write = || -> io::Result<()> {
@@ -61,6 +74,7 @@ impl Staged {
             let why = if full { "the disk is full".to_owned() } else { e.to_string() };
             Error::Unavailable(format!("cannot keep the upload: {why}"))
         })?;
+        self.hash.update(&self.memory);
         self.memory.clear();
         Ok(())
     }
@@ -158,6 +172,11 @@ mod tests {
                 }).unwrap();
                 prop_assert_eq!(seen, rows.len());
             }
+            let mut kept = Staged::default();
+            rows.iter().for_each(|fields| kept.push(&invoice(fields)));
+            prop_assert_eq!(staged.digest(), kept.digest());
+            kept.push(&invoice(&rows.first().cloned().unwrap_or_default()));
+            prop_assert_ne!(staged.digest(), kept.digest());
         }
     }
 

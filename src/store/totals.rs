@@ -1,4 +1,4 @@
-//! The kept totals, as the writer keeps them.
+//! The kept totals and the last sequence, as the writer keeps them.
 //!
 //! The triggers of the schema do the same for every other program that writes. On the writer's connection
 //! they are switched off: a statement with triggers makes SQLite save each page that it changes, to be able
@@ -9,7 +9,8 @@ use std::collections::BTreeMap;
 
 use rusqlite::{params, Connection, OptionalExtension};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::store::read::last_sequence;
 use crate::store::sql;
 
 /// Customers whose totals wait to be saved, at the most: some 14 MiB with the longest ids. An upload may have
@@ -42,6 +43,8 @@ pub struct Totals {
     currencies: BTreeMap<String, Currency>,
     /// The customers in them.
     customers: usize,
+    /// The last sequence that was given, where one was.
+    last_sequence: Option<i64>,
 }
 
 #[derive(Clone)]
@@ -84,18 +87,38 @@ impl Totals {
         Ok(true)
     }
 
+    /// Gives the next `count` sequences; returns the one before them.
+    pub fn give_sequences(&mut self, conn: &Connection, count: i64) -> Result<i64> {
+        let before = match self.last_sequence {
+            Some(last) => last,
+            None => last_sequence(conn)?,
+        };
+        let none_left = || Error::Internal("no sequence is left".to_owned());
+        self.last_sequence = Some(before.checked_add(count).ok_or_else(none_left)?);
+        Ok(before)
+    }
+
+    /// The last sequence that was given, where one was.
+    pub fn last_sequence(&self) -> Option<i64> {
+        self.last_sequence
+    }
+
     /// Writes what has changed. To be called before the commit.
     pub fn save(&mut self, conn: &Connection) -> Result<()> {
         self.save_customers(conn)?;
+        let mut add = conn.prepare_cached(sql::ADD_CURRENCY_TOTAL)?;
         for (currency, Currency { before, now, .. }) in &self.currencies {
             if before != now {
-                conn.prepare_cached(sql::SET_CURRENCY_TOTAL)?.execute(params![
+                add.execute(params![
                     currency,
-                    now.invoice_count,
-                    now.total_cents,
-                    now.paid_cents
+                    now.invoice_count - before.invoice_count,
+                    now.total_cents - before.total_cents,
+                    now.paid_cents - before.paid_cents
                 ])?;
             }
+        }
+        if let Some(last) = self.last_sequence {
+            conn.prepare_cached(sql::SET_LAST_SEQUENCE)?.execute([last])?;
         }
         Ok(())
     }

@@ -10,7 +10,7 @@
 //! `group_commit_rows`: a larger upload is alone in its transaction.
 
 use std::panic::{catch_unwind, AssertUnwindSafe};
-use std::path::PathBuf;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};
 
@@ -22,7 +22,6 @@ use crate::error::{Error, Result};
 use crate::metrics::Metrics;
 use crate::model::{Ack, Created, Event};
 use crate::store::jobs::{Entry, Job, Lane, Queue, Reply, Work};
-use crate::store::scan::WalPressure;
 use crate::store::staged::Staged;
 use crate::store::totals::Totals;
 use crate::store::wal::Wal;
@@ -103,17 +102,16 @@ impl Drop for StopWriter {
     }
 }
 
-/// Starts the thread.
+/// Starts the thread. It keeps the highest committed sequence in `committed`.
 pub fn start(
     conn: Connection,
-    path: PathBuf,
+    wal: Wal,
     config: &Config,
     metrics: Arc<Metrics>,
-    wal_pressure: WalPressure,
+    committed: Arc<AtomicI64>,
 ) -> Result<(Writer, StopWriter, JoinHandle<()>)> {
     let queue = Arc::new(Queue::new(config));
-    let wal = Wal::new(&path, config, Arc::clone(&metrics), wal_pressure);
-    let thread = WriterThread { conn, queue: Arc::clone(&queue), metrics, wal };
+    let thread = WriterThread { conn, queue: Arc::clone(&queue), metrics, committed, wal };
     let thread = Builder::new()
         .name("billstream-writer".to_owned())
         .spawn(move || thread.run())
@@ -125,6 +123,8 @@ struct WriterThread {
     conn: Connection,
     queue: Arc<Queue>,
     metrics: Arc<Metrics>,
+    /// The highest sequence that is committed.
+    committed: Arc<AtomicI64>,
     wal: Wal,
 }
 
@@ -216,6 +216,10 @@ impl WriterThread {
         }
         totals.save(&self.conn)?;
         self.execute("COMMIT")?;
+        // Before any caller has its answer.
+        if let Some(last) = totals.last_sequence() {
+            self.committed.store(last, Ordering::Release);
+        }
         Ok(Attempt::Committed)
     }
 

@@ -1,7 +1,9 @@
 //! BulkCreate.
 
+use billstream::client::Client;
+use billstream::model::MAX_AMOUNT_CENTS;
 use billstream::proto::error_details::{BadRequest, Status};
-use billstream::proto::report::CreateInvoiceRequest;
+use billstream::proto::report::{BulkResult, CreateInvoiceRequest};
 use billstream::Config;
 use futures::executor::block_on;
 use futures::SinkExt;
@@ -106,8 +108,86 @@ fn a_taken_id_is_refused_and_nothing_is_created() {
 fn a_total_that_leaves_64_bits_is_refused() {
     let server = TestServer::start(Config::default());
     let client = server.client();
-    let result = upload(&client, [invoice("a", i64::MAX), invoice("b", 1)]);
-    assert_status(result, RpcStatusCode::INVALID_ARGUMENT, "requests[1].total_amount_cents");
+    let largest = |i: i64| invoice(&format!("i{i}"), MAX_AMOUNT_CENTS);
+    let fit = i64::MAX / MAX_AMOUNT_CENTS;
+    let field = format!("requests[{fit}].total_amount_cents");
+    let result = upload(&client, (0..=fit).map(largest));
+    assert_status(result, RpcStatusCode::INVALID_ARGUMENT, &field);
+    assert_eq!(summary(&client).invoice_count, 0);
+    upload(&client, (0..fit).map(largest)).unwrap();
+}
+
+/// No single amount takes from others what their currency has room for.
+#[test]
+fn an_amount_has_a_bound() {
+    let server = TestServer::start(Config::default());
+    let client = server.client();
+    for cents in [MAX_AMOUNT_CENTS + 1, i64::MAX] {
+        let result = upload(&client, [invoice("a", cents)]);
+        let bound = format!("total_amount_cents: {cents} is more than {MAX_AMOUNT_CENTS}");
+        assert_status(result, RpcStatusCode::INVALID_ARGUMENT, &bound);
+    }
+    upload(&client, [invoice("a", MAX_AMOUNT_CENTS), invoice("b", 1)]).unwrap();
+}
+
+/// Under one batch_id: `rows` with its commit.
+fn batch(client: &Client, rows: &[CreateInvoiceRequest]) -> grpcio::Result<BulkResult> {
+    let last = commit("batch", rows.len() as i64);
+    upload(client, rows.iter().cloned().chain([last]))
+}
+
+#[test]
+fn a_batch_id_names_one_content() {
+    // So that some of it waits in the file, and some in memory.
+    let config = Config { upload_memory_bytes: 300, ..Config::default() };
+    let server = TestServer::start(config);
+    let client = server.client();
+    // One row has no id of its own: the server gives it one.
+    let rows: Vec<_> = (0..20)
+        .map(|i| invoice(&(if i == 3 { String::new() } else { i.to_string() }), i))
+        .collect();
+    let first = batch(&client, &rows).unwrap();
+    let again = batch(&client, &rows).unwrap();
+    assert_eq!(again, BulkResult { already_applied: true, ..first });
+
+    type Change = fn(&mut Vec<CreateInvoiceRequest>);
+    let changes: [Change; 9] = [
+        |rows| rows[0].total_amount_cents += 1,
+        |rows| rows[19].memo += ".",
+        |rows| rows[7].currency = "EUR".to_owned(),
+        |rows| rows[7].customer_id = "another".to_owned(),
+        |rows| rows[7].issued_at.as_mut().unwrap().nanos = 1,
+        |rows| rows[3].invoice_id = "given".to_owned(),
+        |rows| rows.swap(5, 6),
+        |rows| drop(rows.pop()),
+        |rows| rows.push(invoice("more", 1)),
+    ];
+    for (i, change) in changes.into_iter().enumerate() {
+        let mut other = rows.clone();
+        change(&mut other);
+        let refused = batch(&client, &other);
+        assert_status(refused, RpcStatusCode::ABORTED, "\"batch\" was used for other content");
+        assert_eq!(summary(&client).invoice_count, 20, "change {i}");
+    }
+}
+
+#[test]
+fn a_word_of_the_commit_header_that_is_not_known_is_refused() {
+    let server = TestServer::start(Config::default());
+    let client = server.client();
+    for word in ["Required", "true", "requird", ""] {
+        let mut headers = MetadataBuilder::new();
+        headers.add_str("billstream-commit", word).unwrap();
+        let options = CallOption::default().headers(headers.build());
+        let (mut sink, result) = client.bulk_create(options).unwrap();
+        let result = block_on(async {
+            // A refusal shows in the result.
+            let _ = sink.send((invoice("a", 1), WriteFlags::default())).await;
+            let _ = sink.close().await;
+            result.await
+        });
+        assert_status(result, RpcStatusCode::INVALID_ARGUMENT, "billstream-commit");
+    }
     assert_eq!(summary(&client).invoice_count, 0);
 }
 

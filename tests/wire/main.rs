@@ -3,9 +3,11 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod books;
 mod bulk_create;
 mod export;
 mod input;
+mod ledger;
 mod list;
 mod reconcile;
 mod stop;
