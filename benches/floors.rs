@@ -13,7 +13,7 @@ use billstream::model::{Event, Filter, NewInvoice, Payment, Timestamp};
 use billstream::stop::Stop;
 use billstream::store::encode::Chunk;
 use billstream::store::read::push_invoices;
-use billstream::store::scan::{Block, Offer, Scan};
+use billstream::store::scan::{Block, Offer, Scan, Set};
 use billstream::store::sql::INVOICES_AFTER;
 use billstream::store::staged::Staged;
 use billstream::store::{Store, StoreThread};
@@ -87,7 +87,7 @@ fn scan(c: &mut Criterion) {
     let mut group = c.benchmark_group("scan");
     group.throughput(Throughput::Elements(ROWS as u64));
     let step = |conn: &Connection| {
-        push_invoices(conn, &Filter::ALL, (0, i64::MAX, -1), Chunk::default(), |chunk| {
+        push_invoices(conn, &Filter::ALL, (0, i64::MAX), Chunk::default(), |chunk, _| {
             if chunk.batch().len() > 64 << 10 {
                 *chunk = Chunk::default();
             }
@@ -103,9 +103,15 @@ fn scan(c: &mut Criterion) {
         b.iter(|| {
             let (metrics, pressure) = (Arc::clone(&database.metrics), Default::default());
             let (config, bytes) = (&database.config, database.config.export_chunk_bytes);
-            let range = (0, database.store.committed_sequence());
-            let mut scan = Scan::new(Filter::ALL, range, 0, bytes, config, metrics, pressure);
-            scan.run(&database.store.reader, &Stop::default(), no_block, |_| Offer::Taken)
+            let set = Set {
+                filter: Filter::ALL,
+                after: 0,
+                until: database.store.committed_sequence(),
+                max_rows: 0,
+            };
+            let mut scan = Scan::new(set, bytes, config, metrics, pressure);
+            let is_over = || false;
+            scan.run(&database.store.reader, &Stop::default(), no_block, is_over, |_| Offer::Taken)
                 .expect("a scan")
         })
     });
@@ -134,7 +140,7 @@ fn encode(c: &mut Criterion) {
                 Ok(start.elapsed().as_nanos() as i64)
             });
             let mut row = conn.prepare(INVOICES_AFTER).expect("a statement");
-            let one = named_params! { ":after": 500, ":until": i64::MAX, ":limit": 1 };
+            let one = named_params! { ":after": 500, ":until": i64::MAX };
             let nanoseconds: i64 = row.query_row(one, |row| row.get(0)).expect("a row");
             Duration::from_nanos(nanoseconds as u64)
         })

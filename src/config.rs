@@ -108,6 +108,9 @@ settings! {
     unary_timeout_ms: u64 = 30_000, in 0..=86_400_000;
     /// The most invoices on a page of ListInvoices; a larger page_size gives this many.
     max_page_size: usize = 1000, in 1..=100_000;
+    /// Invoices that are read for a page of ListInvoices, whether they match or not, in steps of 1,024; then
+    /// the page ends early, with the token of the next. It ends so after half of `unary_timeout_ms` too.
+    page_scan_rows: usize = 50_000, in 1..=1_000_000_000;
 
     /// Threads that scan for exports, each with a database connection. More exports than threads
     /// take turns; an idle one helps the scan of an export whose client is quick.

@@ -47,7 +47,7 @@ pub struct Metrics {
     pub reconciles_refused: Counter,
     /// Unary calls that were refused for `max_queued_unary` or a share of it.
     pub unary_refused: Counter,
-    /// Rows that exports read from SQLite.
+    /// Rows that exports read from SQLite, whether they matched or not.
     pub rows_scanned: Counter,
     /// Scans that gave back their thread and connection because their client was slow.
     pub scans_parked: Counter,

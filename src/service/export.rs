@@ -27,7 +27,7 @@ use crate::service::watch::Watch;
 use crate::service::{validate, Shared};
 use crate::stop::{Reason, Stop};
 use crate::store::encode::Chunk;
-use crate::store::scan::{Block, Offer, Scan, Turn};
+use crate::store::scan::{Block, Offer, Scan, Set, Turn};
 use crate::workers::Ticket;
 
 type Messages = DuplexSink<Encoded>;
@@ -64,7 +64,7 @@ fn start(call: &Call, request: Request<ExportRequest>, shape: Shape) -> Result<O
     let request = request.message("ExportRequest", shared.config.filter_bytes())?;
     let (filter, after, max_rows) = validate::export(request)?;
     // The set is what is committed now, whenever the scan has its first turn.
-    let range = (after, shared.store.committed_sequence());
+    let until = shared.store.committed_sequence();
     let peer = call.peer();
     let permit = shared.limits.admit(&shared.limits.exports, &peer)?;
     let (metrics, pressure) = (Arc::clone(&shared.metrics), shared.store.wal_pressure.clone());
@@ -74,7 +74,8 @@ fn start(call: &Call, request: Request<ExportRequest>, shape: Shape) -> Result<O
         Shape::Invoices => config.export_chunk_bytes,
         Shape::Batches => config.quick_batch_bytes(),
     };
-    let scan = Scan::new(filter, range, max_rows, quick_chunk_bytes, config, metrics, pressure);
+    let set = Set { filter, after, until, max_rows };
+    let scan = Scan::new(set, quick_chunk_bytes, config, metrics, pressure);
     let (sender, receiver) = bridge::bounded(shared.config.export_queue_chunks);
     let (verdict, watch) = (Verdict::default(), Watch::new(call));
     let task = Arc::new(ScanTask {
@@ -176,6 +177,7 @@ impl ScanTask {
             &self.shared.store.reader,
             &stop,
             |block| self.ahead(block, stop.clone()),
+            || self.is_turn_over(&sender, start),
             |chunk| self.offer(&sender, chunk, start),
         );
         let verdict = match turn {
@@ -195,17 +197,11 @@ impl ScanTask {
     }
 
     fn offer(&self, sender: &Sender<Chunk>, chunk: Chunk, turn_start: Instant) -> Offer {
-        let config = &self.shared.config;
-        let others_wait = self.shared.exports.has_waiting();
         match sender.try_send(chunk) {
-            // Another scan is better served than a chunk that finds no room.
-            Ok(()) if others_wait && sender.is_full() => Offer::TakenLast,
-            Ok(()) if others_wait && turn_start.elapsed() >= millis(config.export_turn_ms) => {
-                Offer::TakenLast
-            }
+            Ok(()) if self.is_turn_over(sender, turn_start) => Offer::TakenLast,
             Ok(()) => Offer::Taken,
-            Err(TrySendError::Full(chunk)) if !others_wait => {
-                match sender.send_timeout(chunk, millis(config.park_after_ms)) {
+            Err(TrySendError::Full(chunk)) if !self.shared.exports.has_waiting() => {
+                match sender.send_timeout(chunk, millis(self.shared.config.park_after_ms)) {
                     Ok(()) => Offer::TakenLate,
                     Err(SendTimeoutError::Timeout(_) | SendTimeoutError::Disconnected(_)) => {
                         Offer::Refused
@@ -214,6 +210,13 @@ impl ScanTask {
             }
             Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => Offer::Refused,
         }
+    }
+
+    /// Whether another scan is better served: one waits for the thread, and this one has had its time or
+    /// finds no room for a chunk.
+    fn is_turn_over(&self, sender: &Sender<Chunk>, turn_start: Instant) -> bool {
+        let turn = millis(self.shared.config.export_turn_ms);
+        self.shared.exports.has_waiting() && (sender.is_full() || turn_start.elapsed() >= turn)
     }
 
     /// Keeps the scan until there is room for its next chunk. It holds no thread and nothing of

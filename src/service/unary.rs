@@ -19,7 +19,7 @@ use crate::service::codec::{Encoded, Request};
 use crate::service::sweep::Look;
 use crate::service::{status, token, validate, Shared};
 use crate::stop::{Reason, Stop};
-use crate::store::read;
+use crate::store::{read, summary};
 use crate::workers::Ticket;
 
 pub fn get_summary(
@@ -33,7 +33,7 @@ pub fn get_summary(
         let filter = validate::summary(request)?;
         Ok(Query {
             cost: if filter.has_dates() { Cost::Unbounded } else { Cost::Totals },
-            read: move |conn: &_| read::summary(conn, &filter).and_then(summary_message),
+            read: move |conn: &_| summary::summary(conn, &filter).and_then(summary_message),
         })
     });
 }
@@ -50,13 +50,17 @@ pub fn list_invoices(
         let after = token::decode(&filter, &request.page_token)?;
         // With statuses or dates a page may read any number of invoices that do not match.
         let is_bounded = filter.statuses == Filter::ALL_STATUSES && !filter.has_dates();
+        // A page that finds little ends while there is time to send it.
+        let most = config.page_scan_rows;
+        let late = Instant::now() + Duration::from_millis(config.unary_timeout_ms) / 2;
+        let is_enough = move |read| read >= most || Instant::now() >= late;
         Ok(Query {
             cost: match is_bounded {
                 true if size <= config.inline_rows => Cost::Page,
                 true => Cost::LargePage,
                 false => Cost::Unbounded,
             },
-            read: move |conn: &_| page_message(conn, &filter, after, size),
+            read: move |conn: &_| page_message(conn, &filter, after, size, is_enough),
         })
     });
 }
@@ -68,12 +72,12 @@ fn page_message(
     filter: &Filter,
     after: i64,
     size: usize,
+    is_enough: impl Fn(usize) -> bool,
 ) -> Result<Encoded> {
-    let (mut page, more) = read::page(conn, filter, after, size)?;
-    let last_sequence = page.last_sequence();
+    let (mut page, next) = read::page(conn, filter, after, size, is_enough)?;
     let mut response = page.take_batch();
-    if more {
-        let next_page_token = token::encode(filter, last_sequence);
+    if let Some(next) = next {
+        let next_page_token = token::encode(filter, next);
         let rest = ListInvoicesResponse { next_page_token, ..Default::default() };
         // OK because a `Vec` takes every write.
         protobuf::Message::write_to_vec(&rest, &mut response).expect("a message encodes");

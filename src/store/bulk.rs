@@ -6,9 +6,9 @@ use crate::error::{Error, Result};
 use crate::model::{Created, CurrencyTotal, NewInvoice, Status};
 use crate::store::error::is_taken;
 use crate::store::jobs::Work;
-use crate::store::read::totals;
 use crate::store::sql;
 use crate::store::staged::{Digest, Staged};
+use crate::store::summary::sums;
 use crate::store::totals::Sums;
 
 /// Rows between two looks at whether the upload is still wanted.
@@ -77,7 +77,7 @@ fn find_applied(
 }
 
 fn with_totals(conn: &Connection, mut created: Created) -> Result<Created> {
-    created.totals = totals(
+    created.totals = sums(
         conn,
         sql::CREATED_TOTALS,
         named_params! {

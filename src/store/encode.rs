@@ -10,7 +10,7 @@ use std::cell::RefCell;
 use protobuf::rt::{bytes_size, compute_raw_varint64_size, tag_size};
 use rusqlite::functions::{Context, FunctionFlags};
 use rusqlite::types::{Null, ValueRef};
-use rusqlite::{Connection, Rows};
+use rusqlite::{Connection, Row, Rows};
 
 use crate::error::{Error, Result};
 
@@ -46,20 +46,26 @@ pub fn add_push_invoice(conn: &Connection) -> rusqlite::Result<()> {
     })
 }
 
-/// Steps a statement that pushes invoices, to `chunk`. `each` sees the chunk after every row, until it
-/// returns false. Returns what the chunk holds then.
+/// Steps a statement that pushes invoices, to `chunk`. `each` sees the chunk after every row that was read,
+/// pushed or not, and the row, until it returns false. Returns what the chunk holds then.
 pub fn push_rows(
     rows: &mut Rows<'_>,
     chunk: Chunk,
-    mut each: impl FnMut(&mut Chunk) -> Result<bool>,
+    mut each: impl FnMut(&mut Chunk, &Row<'_>) -> Result<bool>,
 ) -> Result<Chunk> {
     CHUNK.set(chunk);
-    while rows.next()?.is_some() {
-        if !CHUNK.with_borrow_mut(&mut each)? {
+    while let Some(row) = rows.next()? {
+        if !CHUNK.with_borrow_mut(|chunk| each(chunk, row))? {
             break;
         }
     }
     Ok(CHUNK.take())
+}
+
+/// The `sequence` of a row that [`push_rows`] shows, the last of `chunk` if it was pushed.
+pub fn sequence(chunk: &Chunk, row: &Row<'_>) -> Result<i64> {
+    let passed_over: Option<i64> = row.get(0)?;
+    Ok(passed_over.unwrap_or_else(|| chunk.last_sequence()))
 }
 
 /// Some rows, encoded. The bytes are those of an `InvoiceBatch`.
@@ -71,8 +77,9 @@ pub struct Chunk {
 }
 
 impl Chunk {
-    pub fn with_capacity(bytes: usize) -> Chunk {
-        Chunk { bytes: Vec::with_capacity(bytes), ..Chunk::default() }
+    /// Makes room for `bytes` bytes in all.
+    pub fn reserve(&mut self, bytes: usize) {
+        self.bytes.reserve(bytes.saturating_sub(self.bytes.len()));
     }
 
     /// The number of rows.
@@ -317,7 +324,7 @@ mod tests {
                     i.memo
                 ])
                 .unwrap();
-            chunk = push_rows(&mut rows, chunk, |_| Ok(true)).unwrap();
+            chunk = push_rows(&mut rows, chunk, |_, _| Ok(true)).unwrap();
         }
         chunk
     }

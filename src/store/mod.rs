@@ -4,7 +4,8 @@
 //! |---|---|
 //! | [`open`] | is the file ours, is it free; pragmas, migrations |
 //! | [`sql`] | the statements of `sql/` |
-//! | [`read`] | the pool of read-only connections, summaries and pages |
+//! | [`read`] | the pool of read-only connections, and pages |
+//! | [`summary`] | counts and sums |
 //! | [`scan`] | exports: a scan that can wait |
 //! | [`encode`] | from a row to protobuf bytes |
 //! | [`mod@write`], [`jobs`] | the one writer and its group commit; what waits for it |
@@ -25,6 +26,7 @@ pub mod reconcile;
 pub mod scan;
 pub mod sql;
 pub mod staged;
+pub mod summary;
 pub mod totals;
 pub mod wal;
 pub mod write;

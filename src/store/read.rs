@@ -1,25 +1,28 @@
-//! Reading: a pool of read-only connections, and the queries of the unary calls.
+//! Reading: a pool of read-only connections, the invoices after a cursor, and pages of them.
 
 use std::path::Path;
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 use r2d2_sqlite::SqliteConnectionManager;
-use rusqlite::types::ValueRef;
 pub use rusqlite::Connection;
 use rusqlite::{named_params, OpenFlags, Row};
 
 use crate::config::Config;
 use crate::error::{Error, Result};
-use crate::model::{CurrencyTotal, Filter, Summary};
+use crate::model::Filter;
 use crate::stop::Stop;
-use crate::store::encode::{add_push_invoice, push_rows, Chunk};
+use crate::store::encode::{add_push_invoice, push_rows, sequence, Chunk};
 use crate::store::open::set_pragmas;
 use crate::store::sql;
 
 /// Virtual machine instructions between two looks at whether a statement is still wanted: about
 /// 20 microseconds of work.
 const PROGRESS_INSTRUCTIONS: i32 = 1000;
+
+/// Rows that are read, matching or not, before who reads them looks whether to go on: half a millisecond of
+/// work on rows in memory. A full chunk of an export has fewer.
+pub const ROWS_A_LOOK: usize = 1024;
 
 /// Read-only access to the database, for threads that may block.
 #[derive(Clone)]
@@ -148,94 +151,28 @@ impl Drop for EndOfTransaction<'_> {
     }
 }
 
-/// Counts and sums by currency, and the highest sequence. Of `filter`, the customer and the dates.
-pub fn summary(conn: &Connection, filter: &Filter) -> Result<Summary> {
-    if filter.customer_id.is_empty() && !filter.has_dates() {
-        return summary_of_all(conn);
-    }
-    in_transaction(conn, |conn| summary_of_some(conn, filter))
-}
-
-/// In one statement: this is the call that is made most.
-fn summary_of_all(conn: &Connection) -> Result<Summary> {
-    let mut summary = Summary::default();
-    let mut statement = conn.prepare_cached(sql::SUMMARY)?;
-    let mut rows = statement.query([])?;
-    while let Some(row) = rows.next()? {
-        summary.last_sequence = row.get(4)?;
-        // Where there is none, there is no invoice.
-        if row.get_ref(0)? != ValueRef::Null {
-            summary.totals.push(total(row)?);
-        }
-    }
-    Ok(summary)
-}
-
-fn summary_of_some(conn: &Connection, filter: &Filter) -> Result<Summary> {
-    let dates = named_params! {
-        ":from": filter.issued_from.seconds, ":from_nanos": filter.issued_from.nanos,
-        ":before": filter.issued_until.seconds, ":before_nanos": filter.issued_until.nanos,
-    };
-    let mut params = Vec::new();
-    if !filter.customer_id.is_empty() {
-        params.push((":customer_id", &filter.customer_id as &dyn rusqlite::ToSql));
-    }
-    if filter.has_dates() {
-        params.extend_from_slice(dates);
-    }
-    let statement = match (filter.customer_id.is_empty(), filter.has_dates()) {
-        (true, _) => sql::SUMMARY_BY_DATE,
-        (false, false) => sql::SUMMARY_BY_CUSTOMER,
-        (false, true) => sql::SUMMARY_BY_CUSTOMER_AND_DATE,
-    };
-    Ok(Summary {
-        totals: totals(conn, statement, &params[..])?,
-        last_sequence: last_sequence(conn)?,
-    })
-}
-
-/// The rows of a statement that gives currency, count, total and paid.
-pub fn totals(
-    conn: &Connection,
-    statement: &str,
-    params: impl rusqlite::Params,
-) -> Result<Vec<CurrencyTotal>> {
-    let mut statement = conn.prepare_cached(statement)?;
-    let totals = statement.query_map(params, total)?.collect::<rusqlite::Result<_>>()?;
-    Ok(totals)
-}
-
-fn total(row: &Row<'_>) -> rusqlite::Result<CurrencyTotal> {
-    Ok(CurrencyTotal {
-        currency: row.get(0)?,
-        invoice_count: row.get(1)?,
-        total_cents: row.get(2)?,
-        paid_cents: row.get(3)?,
-    })
-}
-
 /// The highest sequence that was ever given.
 pub fn last_sequence(conn: &Connection) -> Result<i64> {
     Ok(conn.prepare_cached(sql::LAST_SEQUENCE)?.query_row([], |row| row.get(0))?)
 }
 
-/// Encodes the rows that match `filter` with `after < sequence <= until`, in the order of `sequence`, at
-/// most `limit` of them (-1: all). They come to `chunk`, as in [`push_rows`].
+/// Encodes the rows that match `filter` with `after < sequence <= until`, in the order of `sequence`. They
+/// come to `chunk`, as in [`push_rows`], and `each` sees those too that do not match.
 pub fn push_invoices(
     conn: &Connection,
     filter: &Filter,
-    (after, until, limit): (i64, i64, i64),
+    (after, until): (i64, i64),
     chunk: Chunk,
-    each: impl FnMut(&mut Chunk) -> Result<bool>,
+    each: impl FnMut(&mut Chunk, &Row<'_>) -> Result<bool>,
 ) -> Result<Chunk> {
     let mut statement;
     let mut rows = if *filter == Filter::ALL {
         statement = conn.prepare_cached(sql::INVOICES_AFTER)?;
-        statement.query(named_params! { ":after": after, ":until": until, ":limit": limit })?
+        statement.query(named_params! { ":after": after, ":until": until })?
     } else if filter.customer_id.is_empty() {
         statement = conn.prepare_cached(sql::INVOICES_AFTER_FILTERED)?;
         statement.query(named_params! {
-            ":after": after, ":until": until, ":limit": limit, ":statuses": filter.statuses,
+            ":after": after, ":until": until, ":statuses": filter.statuses,
             ":from": filter.issued_from.seconds, ":from_nanos": filter.issued_from.nanos,
             ":before": filter.issued_until.seconds, ":before_nanos": filter.issued_until.nanos,
         })?
@@ -243,7 +180,7 @@ pub fn push_invoices(
         statement = conn.prepare_cached(sql::INVOICES_AFTER_BY_CUSTOMER)?;
         statement.query(named_params! {
             ":customer_id": filter.customer_id,
-            ":after": after, ":until": until, ":limit": limit, ":statuses": filter.statuses,
+            ":after": after, ":until": until, ":statuses": filter.statuses,
             ":from": filter.issued_from.seconds, ":from_nanos": filter.issued_from.nanos,
             ":before": filter.issued_until.seconds, ":before_nanos": filter.issued_until.nanos,
         })?
@@ -251,22 +188,85 @@ pub fn push_invoices(
     push_rows(&mut rows, chunk, each)
 }
 
-/// A page of at most `size` invoices after a cursor, and whether there are more after it.
-pub fn page(conn: &Connection, filter: &Filter, after: i64, size: usize) -> Result<(Chunk, bool)> {
-    let range = (after, i64::MAX, size as i64 + 1);
-    let mut page = push_invoices(conn, filter, range, Chunk::default(), |_| Ok(true))?;
-    let more = page.len() > size;
-    if more {
+/// A page of at most `size` invoices after a cursor, and the cursor to go on from; `None` where there are
+/// no more. `is_enough` is asked now and then, with the rows read so far, whether the page is to end where
+/// it is, however few match: each page gets on, so that following the cursor ends.
+pub fn page(
+    conn: &Connection,
+    filter: &Filter,
+    after: i64,
+    size: usize,
+    is_enough: impl Fn(usize) -> bool,
+) -> Result<(Chunk, Option<i64>)> {
+    let (mut read, mut next) = (0usize, None);
+    let range = (after, i64::MAX);
+    let mut page = push_invoices(conn, filter, range, Chunk::default(), |page, row| {
+        read += 1;
+        // One more than the page has tells that there are more.
+        let is_over = page.len() > size;
+        if !is_over && read.is_multiple_of(ROWS_A_LOOK) && is_enough(read) {
+            next = Some(sequence(page, row)?);
+        }
+        Ok(!is_over && next.is_none())
+    })?;
+    if page.len() > size {
         page.pop();
+        next = Some(page.last_sequence());
     }
-    Ok((page, more))
+    Ok((page, next))
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use super::*;
     use crate::stop::Reason;
     use crate::store::Store;
+
+    /// A database of `rows` invoices, of which the last is void, issued a second apart from 0 on.
+    pub fn database(rows: i64) -> (tempfile::TempDir, Store, crate::store::StoreThread) {
+        let dir = tempfile::tempdir().unwrap();
+        let config = Config { db: dir.path().join("bills.db"), ..Config::default() };
+        let (store, thread) = Store::open(&config, &Arc::default()).unwrap();
+        let insert = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?1)
+             INSERT INTO invoices SELECT i, i, 'c' || (i % 2), i, substr('USDEURJPY', i % 3 * 3 + 1, 3),
+                                         iif(i = ?1, 5, 1), i % 2, i - 1, 0, ''
+             FROM n WHERE i <= ?1";
+        Connection::open(&config.db).unwrap().execute(insert, [rows]).unwrap();
+        (dir, store, thread)
+    }
+
+    fn void(customer_id: &str) -> Filter {
+        Filter { customer_id: customer_id.to_owned(), statuses: 1 << 5, ..Filter::ALL }
+    }
+
+    #[test]
+    fn a_page_ends_where_enough_was_read_and_the_next_goes_on_there() {
+        const ROWS: i64 = 10_000;
+        let (_dir, store, thread) = database(ROWS);
+        for (customer_id, rows) in [("", ROWS as usize), ("c0", ROWS as usize / 2)] {
+            let (mut after, mut pages, mut found) = (0, 0, Vec::new());
+            loop {
+                let read = |conn: &Connection| page(conn, &void(customer_id), after, 10, |_| true);
+                let (page, next) = store.reader.read(&Stop::default(), read).unwrap();
+                found.extend((0..page.len()).map(|i| page.sequence(i)));
+                pages += 1;
+                let Some(next) = next else { break };
+                assert!(next > after);
+                after = next;
+            }
+            assert_eq!((pages, found), (rows / ROWS_A_LOOK + 1, vec![ROWS]), "{customer_id}");
+        }
+        // A page that is full is not cut, and one that has time reads on.
+        let read = |is_enough: fn(usize) -> bool, filter: &Filter| {
+            let read = |conn: &Connection| page(conn, filter, 0, 1000, is_enough);
+            let (page, next) = store.reader.read(&Stop::default(), read).unwrap();
+            (page.len(), next)
+        };
+        assert_eq!(read(|_| true, &Filter::ALL), (1000, Some(1000)));
+        assert_eq!(read(|read| read >= 5000, &void("")), (0, Some(5 * ROWS_A_LOOK as i64)));
+        assert_eq!(read(|_| false, &void("")), (1, None));
+        thread.stop();
+    }
 
     /// SQLite counts a statement's instructions over all its runs, so that any of them may be the one
     /// at which it looks whether it is still wanted: the beginning and the end of a transaction too.

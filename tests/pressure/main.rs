@@ -9,6 +9,7 @@ mod input;
 mod life;
 mod limits;
 mod reconcile;
+mod scans;
 mod shares;
 mod soak;
 mod stalled;

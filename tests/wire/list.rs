@@ -66,6 +66,31 @@ fn every_field_comes_back() {
     assert_eq!(page, &[expected]);
 }
 
+/// A page that finds little ends early and says where to go on, so that none takes as long as the table.
+#[test]
+fn a_filter_that_matches_little_gets_on_page_by_page() {
+    let server = TestServer::with_copy(&database(100_000), Config::default());
+    server.sql().execute("UPDATE invoices SET status = 5 WHERE sequence % 40000 = 0", []).unwrap();
+    let statuses = vec![InvoiceStatus::INVOICE_STATUS_VOID.into()];
+    let request = ListInvoicesRequest { statuses, ..ListInvoicesRequest::default() };
+    let sizes = |server: &TestServer, request: &ListInvoicesRequest| {
+        let pages = pages(&server.client(), request);
+        assert_eq!(sequences(&pages.concat()), [40_000, 80_000]);
+        pages.iter().map(Vec::len).collect::<Vec<_>>()
+    };
+    // Of 50,000 invoices and somewhat more each.
+    assert_eq!(sizes(&server, &request), [1, 1]);
+    drop(server);
+    let config = Config { page_scan_rows: 1024, ..Config::default() };
+    let server = TestServer::with_copy(&database(100_000), config);
+    server.sql().execute("UPDATE invoices SET status = 5 WHERE sequence % 40000 = 0", []).unwrap();
+    let empty = sizes(&server, &request).iter().filter(|size| **size == 0).count();
+    assert!(empty > 90, "{empty} pages without an invoice");
+    // Of one customer that many are read of his.
+    let of_one = ListInvoicesRequest { customer_id: "cust-000".to_owned(), ..request };
+    assert_eq!(sizes(&server, &of_one), [2]);
+}
+
 #[test]
 fn a_token_serves_only_its_filter() {
     let server = TestServer::with_copy(&database(10_000), Config::default());

@@ -3,7 +3,7 @@
 use super::*;
 use crate::model::{CurrencyTotal, Filter, NewInvoice, Timestamp};
 use crate::stop::Stop;
-use crate::store::{read, Store, StoreThread};
+use crate::store::{summary, Store, StoreThread};
 use futures::executor::block_on;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{channel, Receiver, Sender};
@@ -110,7 +110,7 @@ fn the_totals_are_those_of_the_jobs_that_did_not_fail() {
     assert_eq!(created[2], Ok(1));
     for customer_id in ["", "c"] {
         let filter = Filter { customer_id: customer_id.to_owned(), ..Filter::ALL };
-        let read = |conn: &Connection| read::summary(conn, &filter);
+        let read = |conn: &Connection| summary::summary(conn, &filter);
         let summary = held.store.reader.read(&Stop::default(), read).unwrap();
         let currency = "EUR".to_owned();
         let (total_cents, paid_cents) = (15, 0);
