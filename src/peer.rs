@@ -1,6 +1,6 @@
 //! Who calls, and how much of what all need it may take.
 
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
 /// A host and one of its connections. Cheap to clone.
@@ -22,16 +22,11 @@ impl Peer {
     /// assert_eq!(Peer::new("ipv6:[2001:db8::7]:5000").host(), "2001:db8::/64");
     /// ```
     pub fn new(address: &str) -> Peer {
-        let host = match socket_addr(address).map(|addr| addr.ip().to_canonical()) {
-            Some(IpAddr::V4(ip)) => ip.to_string(),
-            Some(IpAddr::V6(ip)) if ip.is_loopback() => ip.to_string(),
-            Some(IpAddr::V6(ip)) => {
-                let network = Ipv6Addr::from_bits(ip.to_bits() >> 64 << 64);
-                format!("{network}/64")
-            }
-            None => address.to_owned(),
+        let host = match address.strip_prefix("ipv4:").and_then(|rest| rest.rsplit_once(':')) {
+            Some((ip, _port)) => ip.into(),
+            None => ipv6(address).map_or_else(|| address.into(), host_of_ipv6),
         };
-        Peer { host: host.into(), connection: address.into() }
+        Peer { host, connection: address.into() }
     }
 
     pub fn host(&self) -> &Arc<str> {
@@ -44,15 +39,21 @@ impl Peer {
     }
 }
 
-fn socket_addr(address: &str) -> Option<SocketAddr> {
-    if let Some(ipv4) = address.strip_prefix("ipv4:") {
-        return ipv4.parse().ok();
-    }
-    let ipv6 = address.strip_prefix("ipv6:")?.replace("%5B", "[").replace("%5D", "]");
+fn ipv6(address: &str) -> Option<Ipv6Addr> {
+    let address = address.strip_prefix("ipv6:")?.replace("%5B", "[").replace("%5D", "]");
     // Behind a `%` is the interface of a link-local address.
-    let (ip, port) = ipv6.strip_prefix('[')?.split_once("]:")?;
-    let ip = ip.split('%').next()?;
-    Some(SocketAddr::new(IpAddr::V6(ip.parse().ok()?), port.parse().ok()?))
+    let (ip, _port) = address.strip_prefix('[')?.split_once("]:")?;
+    ip.split('%').next()?.parse().ok()
+}
+
+fn host_of_ipv6(ip: Ipv6Addr) -> Arc<str> {
+    match ip.to_canonical() {
+        IpAddr::V6(ip) if !ip.is_loopback() => {
+            let network = Ipv6Addr::from_bits(ip.to_bits() >> 64 << 64);
+            format!("{network}/64").into()
+        }
+        one => one.to_string().into(),
+    }
 }
 
 /// How much of a limit one peer may hold.

@@ -46,8 +46,11 @@ impl Ticket {
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        // The job is dropped after the lock: it may do anything then.
-        drop(self.take_out());
+        // Most have been begun, and where nothing waits that costs no lock.
+        if self.pool.waiting.load(Ordering::Relaxed) > 0 {
+            // The job is dropped after the lock: it may do anything then.
+            drop(self.take_out());
+        }
     }
 }
 
@@ -160,9 +163,14 @@ impl Pool {
         self.waiting.store(state.turns.waiting(), Ordering::Relaxed);
     }
 
-    /// Waits for the next job; `None` when the thread is to stop.
-    fn next(&self) -> Option<Next<Job>> {
+    /// Puts away the last job and waits for the next one; `None` when the thread is to stop.
+    fn next(&self, done: Option<Done>) -> Option<Next<Job>> {
         let mut state = self.lock();
+        if let Some(Done { long }) = done {
+            state.busy -= 1;
+            // Where that lets a long job of this host run, this thread finds it.
+            long.iter().for_each(|host| state.turns.end_long(host));
+        }
         loop {
             if state.is_stopped {
                 return None;
@@ -177,13 +185,12 @@ impl Pool {
             state.asleep -= 1;
         }
     }
+}
 
-    /// A thread is done with a job. (Where that lets a long job of `long` run, this thread finds it.)
-    fn end(&self, long: Option<Arc<str>>) {
-        let mut state = self.lock();
-        state.busy -= 1;
-        long.iter().for_each(|host| state.turns.end_long(host));
-    }
+/// A job that has run.
+struct Done {
+    /// The host of a long one.
+    long: Option<Arc<str>>,
 }
 
 /// The threads. They go on until this is stopped or dropped.
@@ -246,13 +253,14 @@ impl Drop for Workers {
 const JOBS_A_YIELD: usize = 4;
 
 fn run(pool: &Pool) {
+    let mut done = None;
     for jobs in 1.. {
+        let Some(Next { job, long }) = pool.next(done) else { return };
+        run_job(job);
+        done = Some(Done { long });
         if jobs % JOBS_A_YIELD == 0 {
             std::thread::yield_now();
         }
-        let Some(Next { job, long }) = pool.next() else { return };
-        run_job(job);
-        pool.end(long);
     }
 }
 
