@@ -30,6 +30,8 @@ pub type Requests<M> = RequestStream<Request<M>>;
 
 /// How long a stop of the server bears with a query, and with a client that neither sends nor takes.
 pub const STOP_GRACE: Duration = Duration::from_millis(250);
+/// How long it waits then for a message that such a client has not taken.
+const MESSAGE_GRACE: Duration = Duration::from_millis(100);
 /// How long it waits for the end of a call to be on its way. Longer only because a host may be busy.
 const END_GRACE: Duration = Duration::from_secs(1);
 
@@ -138,7 +140,7 @@ impl Call {
             Err(Error::Cancelled) => {}
             Err(error) => {
                 let ready = poll_fn(|cx| Pin::new(&mut sink).poll_ready(cx));
-                let ready = self.shared.sweep.within(ready, || self.patience(STOP_GRACE)).await;
+                let ready = self.shared.sweep.within(ready, || self.patience(MESSAGE_GRACE)).await;
                 if matches!(ready, Some(Ok(()))) {
                     let failed = sink.fail(status(error));
                     self.leave(async { drop(failed.await) }, &mut requests).await;
@@ -163,13 +165,16 @@ impl Call {
     }
 
     /// How long the end of a call may be behind messages that the client has not taken. It may come back
-    /// for them, and find why it was ended; but not for ever, nor, but for `late`, after its own deadline
-    /// or when the server is to stop.
-    fn patience(&self, late: Duration) -> Duration {
+    /// for them, and find why it was ended; but not for ever, nor long after its own deadline, nor, but
+    /// for `stopping`, when the server is to stop.
+    fn patience(&self, stopping: Duration) -> Duration {
         let limit = Duration::from_millis(self.shared.config.stall_timeout_ms).saturating_mul(10);
-        match self.shared.stopping.waits.is_stopped() || self.deadline.exceeded() {
-            true => limit.min(late),
-            false => limit,
+        if self.shared.stopping.waits.is_stopped() {
+            limit.min(stopping)
+        } else if self.deadline.exceeded() {
+            limit.min(END_GRACE)
+        } else {
+            limit
         }
     }
 }

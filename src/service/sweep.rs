@@ -19,9 +19,9 @@ use crate::error::{Error, Result};
 use crate::stop::Stop;
 
 /// The time between two rounds over the list.
-const TICK: Duration = Duration::from_millis(50);
+const TICK: Duration = Duration::from_millis(25);
 /// Rounds between two looks at the stops, some of which ask the clock: 0.2 seconds.
-const ROUNDS_A_STOP: u64 = 4;
+const ROUNDS_A_STOP: u64 = 8;
 /// Calls that are looked at before the list is free for others for a moment.
 const AT_ONCE: usize = 256;
 

@@ -46,7 +46,7 @@ fn the_server_does_not_cut_a_message_at_the_deadline() {
     assert!(part_of_a_message(&bytes) > 0, "the windows end in the middle of a message");
     // By then every client has ended the call itself.
     println!("a client that takes nothing is given up {took:?} after it set a deadline of 300 ms");
-    assert!(took > Duration::from_millis(425), "{took:?}");
+    assert!(took > Duration::from_millis(800), "{took:?}");
     eventually("nothing is left of it", || {
         server.get().streams_open() == 0 && server.get().connections_in_use() == 0
     });
