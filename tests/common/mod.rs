@@ -185,6 +185,14 @@ pub fn upload(
     })
 }
 
+/// Tells the server that no more messages come.
+pub async fn half_close<T: 'static>(
+    sink: &mut (impl futures::Sink<T, Error = grpcio::Error> + Unpin),
+) {
+    // The call may be over before the half-close is through, which grpcio makes an error of.
+    let _ = sink.close().await;
+}
+
 pub fn summary(client: &Client) -> Summary {
     client.get_summary(&SummaryRequest::new(), CallOption::default()).unwrap()
 }

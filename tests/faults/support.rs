@@ -14,8 +14,8 @@ use billstream::{Config, Server};
 use futures::executor::block_on;
 use futures::SinkExt;
 use grpcio::{
-    CallOption, ClientCStreamReceiver, ClientCStreamSender, EnvBuilder, Environment,
-    MetadataBuilder, RpcStatusCode, WriteFlags,
+    CallOption, ChannelBuilder, ClientCStreamReceiver, ClientCStreamSender, EnvBuilder,
+    Environment, MetadataBuilder, RpcStatusCode, WriteFlags,
 };
 use protobuf::well_known_types::timestamp::Timestamp;
 use protobuf::MessageField;
@@ -105,6 +105,13 @@ impl Local {
 
     pub fn client(&self) -> Client {
         Client::new(&self.addr().to_string())
+    }
+
+    /// A client with a window of 64 KiB a stream, which gRPC would enlarge to megabytes.
+    pub fn slow_client(&self) -> Client {
+        let builder = ChannelBuilder::new(environment()).http2_bdp_probe(false);
+        let builder = builder.use_local_subchannel_pool(true);
+        Client::with_channel(builder.connect(&self.addr().to_string()))
     }
 
     /// Stops the server, and gives the database to `look` when nothing changes it any more.

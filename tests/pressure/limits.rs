@@ -115,7 +115,7 @@ fn a_consumer_that_was_given_up_makes_room() {
     let server = server(config);
     let (client, other) = (server.slow_client(), server.client());
     let held = held_export(&client);
-    within(Duration::from_secs(10), "there is room", || block_on(export_one(&other)).is_ok());
+    eventually("there is room", || block_on(export_one(&other)).is_ok());
     drop(held);
 }
 
@@ -313,7 +313,8 @@ fn no_unary_call_waits_behind_exports() {
     let _alone = alone();
     let config = Config { export_workers: 1, ..Config::default() };
     let server = TestServer::with_copy(&database(1_000_000), config);
-    let exporter = server.client();
+    let (client, exporter) = (server.client(), server.client());
+    let idle = median(summary_times(&client));
     let mut exports: Vec<_> = (0..EXPORTS).map(|_| held_export(&exporter)).collect();
     let (stop, is_stopped) = std::sync::mpsc::channel::<()>();
     let reader = std::thread::spawn(move || {
@@ -325,19 +326,22 @@ fn no_unary_call_waits_behind_exports() {
         }
         exports
     });
-    let client = server.client();
-    let times: Vec<_> = (0..200)
-        .map(|_| {
-            let start = Instant::now();
-            summary(&client);
-            start.elapsed()
-        })
-        .collect();
+    let times = summary_times(&client);
     drop(stop);
     assert_eq!(server.get().streams_open(), EXPORTS, "they are all under way");
     drop(reader.join().unwrap());
     let slowest = times.iter().max().copied();
     let median = median(times);
-    println!("GetSummary beside {EXPORTS} exports: median {median:?}, slowest {slowest:?}");
-    assert!(median < Duration::from_millis(50), "{median:?}");
+    println!("GetSummary beside {EXPORTS} exports: {median:?} at the median ({idle:?} alone), {slowest:?} at the most");
+    // A busy host makes both slow.
+    assert!(median < 20 * idle + Duration::from_millis(100), "{median:?}");
+}
+
+fn summary_times(client: &Client) -> Vec<Duration> {
+    let call = |_| {
+        let start = Instant::now();
+        summary(client);
+        start.elapsed()
+    };
+    (0..200).map(call).collect()
 }

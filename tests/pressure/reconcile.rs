@@ -18,13 +18,6 @@ use grpcio::{
 
 use crate::common::*;
 use crate::support::*;
-
-/// The server may have ended the call by the time that the half-close is through, which grpcio
-/// makes an error of; the acks tell how it ended.
-async fn half_close(sink: &mut ClientDuplexSender<ReconcileEvent>) {
-    let _ = sink.close().await;
-}
-
 /// Sends the next event when the one before is acknowledged.
 async fn one_by_one(client: &Client, name: usize, events: usize) {
     let (mut sink, mut acks) = client.reconcile(options()).unwrap();
@@ -169,7 +162,8 @@ fn nothing_is_left(mut server: TestServer) {
     eventually("the stream is closed", || server.get().streams_open() == 0);
     let start = Instant::now();
     server.stop();
-    assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
+    // The default drain is 10 s.
+    assert!(start.elapsed() < Duration::from_secs(8), "{:?}", start.elapsed());
 }
 
 #[test]
@@ -246,7 +240,7 @@ fn a_client_that_never_comes_back_for_its_acks_leaves_nothing() {
     let sender = std::thread::spawn(move || block_on(send_until_refused(sink)));
     let metrics = server.get().metrics();
     eventually("the stream is given up", || metrics.calls_failed.get() == 1);
-    within(Duration::from_secs(10), "its place is free", || server.get().streams_open() == 0);
+    eventually("its place is free", || server.get().streams_open() == 0);
     drop(sender.join().unwrap());
     nothing_is_left(server);
 }

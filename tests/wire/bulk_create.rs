@@ -183,7 +183,7 @@ fn a_word_of_the_commit_header_that_is_not_known_is_refused() {
         let result = block_on(async {
             // A refusal shows in the result.
             let _ = sink.send((invoice("a", 1), WriteFlags::default())).await;
-            let _ = sink.close().await;
+            half_close(&mut sink).await;
             result.await
         });
         assert_status(result, RpcStatusCode::INVALID_ARGUMENT, "billstream-commit");
@@ -232,7 +232,7 @@ fn an_upload_that_promised_a_commit_is_nothing_without_it() {
     let (mut sink, result) = client.bulk_create(options).unwrap();
     let result = block_on(async {
         sink.send((invoice("a", 1), WriteFlags::default())).await.unwrap();
-        sink.close().await.unwrap();
+        half_close(&mut sink).await;
         result.await
     });
     assert_status(result, RpcStatusCode::ABORTED, "without its commit");

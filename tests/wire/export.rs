@@ -95,8 +95,12 @@ fn the_first_row_comes_quickly() {
         })
         .collect();
     times.sort();
-    println!("first row: median {:?}, slowest {:?}", times[10], times[20]);
-    assert!(times[10] < Duration::from_millis(5), "{times:?}");
+    let start = Instant::now();
+    rows(&client, &ExportRequest::new());
+    let whole = start.elapsed();
+    println!("first row: median {:?}, slowest {:?}; all rows {whole:?}", times[10], times[20]);
+    // A busy host makes both slow.
+    assert!(times[10] < whole / 2, "{times:?}, and {whole:?} for all");
 }
 
 #[test]
@@ -135,12 +139,12 @@ fn a_client_that_goes_away_gives_the_connection_back() {
         );
         drop(stream);
         let gone = Instant::now();
-        within(Duration::from_millis(100), "the connection is back", || {
+        eventually("the connection is back", || {
             server.get().connections_in_use() == 0 && server.get().streams_open() == 0
         });
         slowest = slowest.max(gone.elapsed());
     }
-    println!("{tries} of {tries} within 100 ms, the slowest in {slowest:?}");
+    println!("{tries} of {tries} gave it back, the slowest within {slowest:?}");
 }
 
 #[test]
@@ -155,9 +159,7 @@ fn a_deadline_ends_a_scan_that_finds_nothing() {
     let (rows, error) = collect(client.export_invoices(&request, options).unwrap());
     assert!(rows.is_empty());
     assert_eq!(status(Err::<(), _>(error.unwrap())).code(), RpcStatusCode::DEADLINE_EXCEEDED);
-    within(Duration::from_millis(100), "the connection is back", || {
-        server.get().connections_in_use() == 0
-    });
+    eventually("the connection is back", || server.get().connections_in_use() == 0);
 }
 
 #[test]

@@ -77,7 +77,7 @@ fn reconcile(client: &Client, events: Vec<ReconcileEvent>) -> Vec<ReconcileAck> 
         for event in events {
             sink.send((event, WriteFlags::default())).await.unwrap();
         }
-        sink.close().await.unwrap();
+        half_close(&mut sink).await;
     });
     let (acks, error) = collect(acks);
     assert!(error.is_none(), "{error:?}");

@@ -20,7 +20,7 @@ pub fn reconcile(client: &Client, events: &[ReconcileEvent]) -> Vec<ReconcileAck
             for event in events {
                 sink.send((event, WriteFlags::default())).await.unwrap();
             }
-            sink.close().await.unwrap();
+            half_close(&mut sink).await;
         })
     });
     let (acks, error) = collect(acks);
@@ -213,7 +213,7 @@ fn acks_come_while_the_input_is_open() {
                 .unwrap();
             assert_eq!(paid, i + 1);
         }
-        sink.close().await.unwrap();
+        half_close(&mut sink).await;
         assert!(acks.next().await.is_none());
     });
 }

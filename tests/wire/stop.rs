@@ -1,6 +1,6 @@
 //! A bounded stop.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use billstream::proto::report::ExportRequest;
 use billstream::{Config, Error, Server};
@@ -10,9 +10,12 @@ use grpcio::{CallOption, RpcStatusCode};
 
 use crate::common::*;
 
+/// Longer than a test may take on a host that is busy: a stop that waits for it is seen.
+const LONG_DRAIN_MS: u64 = 600_000;
+
 #[test]
 fn a_stop_is_on_time_with_a_stalled_export_open() {
-    let config = Config { drain_timeout_ms: 300, ..Config::default() };
+    let config = Config { drain_timeout_ms: LONG_DRAIN_MS, ..Config::default() };
     let mut server = TestServer::with_copy(&database(100_000), config);
     let client = server.slow_client();
     let mut export = client.export_invoices(&ExportRequest::new(), CallOption::default()).unwrap();
@@ -20,20 +23,21 @@ fn a_stop_is_on_time_with_a_stalled_export_open() {
     let start = Instant::now();
     server.stop();
     let took = start.elapsed();
-    assert!(took >= Duration::from_millis(300), "open calls may go on: {took:?}");
-    assert!(took < Duration::from_millis(2500), "{took:?}");
+    println!("stopped after {took:?}");
+    assert!(took < DEADLINE, "{took:?}");
     let (_, error) = collect(export);
     assert!(matches!(error, Some(grpcio::Error::RpcFailure(_))), "{error:?}");
 }
 
 #[test]
 fn an_idle_server_stops_at_once_and_can_be_started_again() {
-    let mut server = TestServer::start(Config::default());
+    let config = Config { drain_timeout_ms: LONG_DRAIN_MS, ..Config::default() };
+    let mut server = TestServer::start(config);
     upload(&server.client(), [invoice("a", 1)]).unwrap();
     for _ in 0..3 {
         let start = Instant::now();
         server.stop();
-        assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
+        assert!(start.elapsed() < DEADLINE, "{:?}", start.elapsed());
         server.server = Some(Server::start(server.config.clone()).unwrap());
         assert_eq!(summary(&server.client()).invoice_count, 1);
     }
