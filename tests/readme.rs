@@ -93,7 +93,8 @@ fn the_first_sitting_goes_as_it_is_written() {
     assert!(stdout.contains("\ninvoice_count  100000\n"), "{stdout}");
     assert!(stdout.contains("\ne-1,SETTLED,PAID,0,false,\n"), "{stdout}");
     assert!(stdout.trim_end().ends_with("the database is sound"), "{stdout}");
-    assert!(!stderr.contains("error"), "{stderr}");
+    // (The import may be quicker than the server, and then says that it tries again.)
+    assert!(!stderr.lines().any(|line| line.starts_with("error")), "{stderr}");
     let file = |name: &str| fs::read(dir.path().join(name)).unwrap();
     assert!(file("all.csv") == file("invoices.csv"), "not the invoices of the file, byte for byte");
     assert!(dir.path().join("copy.db").exists());
