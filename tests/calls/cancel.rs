@@ -28,7 +28,8 @@ fn a_cancelled_query_ends() {
         client.get_summary(&slow(), CallOption::default().timeout(4 * DEADLINE)).unwrap();
         start.elapsed()
     };
-    let usual = one(&client).max(one(&client));
+    one(&client);
+    let before = one(&client);
     let env = std::sync::Arc::new(EnvBuilder::new().cq_count(1).build());
     let left = grpcio::Client::new(ChannelBuilder::new(env).connect(&server.addr()));
     let call = |_| left.unary_call_async(&GET_SUMMARY, &slow(), CallOption::default()).unwrap();
@@ -38,8 +39,9 @@ fn a_cancelled_query_ends() {
     drop(calls);
     one(&other);
     let waited = start.elapsed();
+    let usual = before.max(one(&other));
     println!(
         "{CALLS} queries of {usual:?} were cancelled; the next one was there after {waited:?}"
     );
-    assert!(waited < usual * CALLS as u32 / 2 + Duration::from_millis(500), "{waited:?}");
+    assert!(waited < usual * CALLS as u32 / 4 + Duration::from_millis(500), "{waited:?}");
 }

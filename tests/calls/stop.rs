@@ -112,28 +112,43 @@ fn sigterm_waits_for_no_idle_stream_and_no_query() {
     assert!(times[stops - 1] < DEADLINE, "{times:?}");
 }
 
+/// The writer is held up for longer than a stop bears with a client that sends nothing.
 #[test]
 fn what_was_taken_is_acknowledged_before_the_end() {
-    let mut server = TestServer::start(Config::default());
+    const EVENTS: usize = 100;
+    let mut server = TestServer::start(Config { busy_timeout_ms: 60_000, ..Config::default() });
     let client = server.client();
     upload(&client, [invoice("a", 1_000_000)]).unwrap();
     let (mut events, acks) = client.reconcile(options()).unwrap();
-    let count = 5000;
+    let (mut requests, idle) = client.bulk_create(options()).unwrap();
+    let lock = server.sql();
+    lock.execute_batch("BEGIN IMMEDIATE").unwrap();
     let send = async {
-        for i in 0..count {
+        for i in 0..EVENTS {
             let event = event(&format!("e{i}"), "a", 1);
-            events.send((event, WriteFlags::default().buffer_hint(true))).await.unwrap();
+            events.send((event, WriteFlags::default())).await.unwrap();
         }
-        events.flush().await.unwrap();
+        requests.send((invoice("b", 1), WriteFlags::default())).await.unwrap();
     };
     block_on(send);
+    eventually("both streams are open", || server.get().streams_open() == 2);
     let acks = std::thread::spawn(move || collect(acks));
-    server.stop();
+    let stopping = std::thread::spawn(move || {
+        server.stop();
+        server
+    });
+    // By then the events have come, and nothing after them for as long.
+    assert_status(block_on(idle), RpcStatusCode::UNAVAILABLE, "shutting down");
+    std::thread::sleep(Duration::from_millis(200));
+    lock.execute_batch("COMMIT").unwrap();
     let (acks, end) = acks.join().unwrap();
+    // (grpcio's client drops a message that it has not given yet when a status that is an error comes.)
+    assert!((EVENTS - 1..=EVENTS).contains(&acks.len()), "{} acks, {end:?}", acks.len());
     assert_status(Err::<(), _>(end.unwrap()), RpcStatusCode::UNAVAILABLE, "shutting down");
     let paid = "SELECT paid_cents FROM invoices WHERE invoice_id = 'a'";
-    let paid: i64 = server.sql().query_row(paid, [], |row| row.get(0)).unwrap();
-    assert_eq!(acks.len() as i64, paid, "what was applied was acknowledged");
+    let server = stopping.join().unwrap();
+    let paid: usize = server.sql().query_row(paid, [], |row| row.get(0)).unwrap();
+    assert_eq!(paid, EVENTS);
 }
 
 #[test]
