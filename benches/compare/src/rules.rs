@@ -11,6 +11,8 @@ use crate::proto::{BulkCommit, CreateInvoiceRequest, InvoiceStatus, ReconcileEve
 
 pub const MAX_ID_BYTES: usize = 128;
 pub const MAX_TEXT_BYTES: usize = 1024;
+/// The most that one amount may be.
+pub const MAX_AMOUNT_CENTS: i64 = 1_000_000_000_000_000;
 pub const MAX_PAGE_SIZE: usize = 1000;
 pub const MAX_UPLOAD_ROWS: usize = 1_000_000;
 pub const MAX_UPLOAD_BYTES: usize = 256 << 20;
@@ -150,7 +152,8 @@ fn invoice(index: usize, invoice: &CreateInvoiceRequest) -> Result<(), Status> {
     let mut violations = Violations::default();
     violations.id(&invoice.invoice_id, "invoice_id");
     violations.required_id(&invoice.customer_id, "customer_id");
-    violations.check(invoice.total_amount_cents >= 0, "total_amount_cents", "must be 0 or more");
+    let is_amount = (0..=MAX_AMOUNT_CENTS).contains(&invoice.total_amount_cents);
+    violations.check(is_amount, "total_amount_cents", "must be 0 to 10^15");
     violations.currency(&invoice.currency, "currency");
     violations.text(&invoice.memo, "memo");
     violations.required_time(invoice.issued_at.as_ref(), "issued_at");
@@ -160,17 +163,17 @@ fn invoice(index: usize, invoice: &CreateInvoiceRequest) -> Result<(), Status> {
     violations.finish(&format!("requests[{index}]."))
 }
 
-/// What is wrong with an event, and whether its id can be remembered.
-pub fn event(event: &ReconcileEvent) -> (Option<String>, bool) {
+/// What is wrong with an event.
+pub fn event(event: &ReconcileEvent) -> Option<String> {
     let mut violations = Violations::default();
     violations.required_id(&event.event_id, "event_id");
-    let usable_id = violations.0.is_empty();
     violations.required_id(&event.invoice_id, "invoice_id");
-    violations.check(event.amount_cents > 0, "amount_cents", "must be over 0");
+    let is_amount = (1..=MAX_AMOUNT_CENTS).contains(&event.amount_cents);
+    violations.check(is_amount, "amount_cents", "must be 1 to 10^15");
     violations.currency(&event.currency, "currency");
     violations.text(&event.reference, "reference");
     violations.required_time(event.received_at.as_ref(), "received_at");
-    (violations.message(), usable_id)
+    violations.message()
 }
 
 /// Checks the filter that summaries, lists and exports share.

@@ -18,7 +18,10 @@ use crate::proto::{
 use crate::totals::{is_overflow, Totals};
 use crate::{encode, rules};
 
-const SCHEMA: &str = include_str!("../../../sql/migrations/0001_initial.sql");
+const SCHEMA: &str = concat!(
+    include_str!("../../../sql/migrations/0001_initial.sql"),
+    include_str!("../../../sql/migrations/0002_what_was_given_once.sql"),
+);
 
 /// "bill": by it billstream knows its own files.
 const APPLICATION_ID: i32 = i32::from_be_bytes(*b"bill");
@@ -107,16 +110,16 @@ pub fn migrate(connection: &mut Connection) -> rusqlite::Result<()> {
     let version: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
     if version == 0 {
         connection.execute_batch(&format!(
-            "BEGIN; {SCHEMA}; PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = 1; COMMIT;"
+            "BEGIN; {SCHEMA}; PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = 2; COMMIT;"
         ))?;
     }
     Ok(())
 }
 
-/// The highest sequence, 0 in an empty table.
+/// The highest sequence that was given, 0 before the first.
 pub fn last_sequence(connection: &Connection) -> rusqlite::Result<i64> {
     connection
-        .prepare_cached("SELECT coalesce(max(sequence), 0) FROM invoices")?
+        .prepare_cached("SELECT last_sequence FROM ledger WHERE id = 1")?
         .query_row([], |row| row.get(0))
 }
 
@@ -363,9 +366,14 @@ pub fn create(
     let count = invoices.len() as i64;
     let (first_sequence, last_sequence) =
         if count == 0 { (0, 0) } else { (first, first + count - 1) };
+    if kept == Totals::AtCommit && count > 0 {
+        connection
+            .prepare_cached("UPDATE ledger SET last_sequence = ?1 WHERE id = 1")?
+            .execute([last_sequence])?;
+    }
     if !batch_id.is_empty() {
         connection
-            .prepare_cached("INSERT INTO bulk_commits VALUES (?1, ?2, ?3, ?4)")?
+            .prepare_cached("INSERT INTO bulk_commits VALUES (?1, ?2, ?3, ?4, NULL)")?
             .execute(params![batch_id, count, first_sequence, last_sequence])?;
     }
     let totals = totals.into_iter().map(|(currency, (invoice_count, total_cents))| CurrencyTotal {
@@ -458,40 +466,39 @@ pub fn apply(
     event: &ReconcileEvent,
     totals: Totals,
 ) -> Result<ReconcileAck> {
-    let (invalid, usable_id) = rules::event(event);
     let mut ack = ReconcileAck { event_id: event.event_id.clone(), ..Default::default() };
+    if let Some(message) = rules::event(event) {
+        refuse(&mut ack, ReconcileOutcome::Rejected, &message);
+        return Ok(ack);
+    }
     // With triggers only the payment itself shows that a sum overflows, so it comes before the event is
     // remembered, and a look before it. Without them the event's own insert tells that it is known.
-    if usable_id && totals == Totals::Triggers {
-        if let Some(known) = known(connection, &event.event_id)? {
+    if totals == Totals::Triggers {
+        if let Some(known) = known(connection, event)? {
             return Ok(known);
         }
     }
-    let (kept, due) = if let Some(message) = invalid {
-        ack.outcome = ReconcileOutcome::Rejected as i32;
-        ack.message = message;
-        if !usable_id {
-            return Ok(ack);
-        }
-        let blank = ReconcileEvent { event_id: event.event_id.clone(), ..Default::default() };
-        (remember(connection, &blank, &ack)?, None)
-    } else {
-        let due = pay(connection, event, totals, &mut ack)?;
-        (remember(connection, event, &ack)?, due)
-    };
-    match (kept, due) {
-        (true, Some(due)) => due.set_paid(connection)?,
-        (true, None) => {}
-        (false, due) => {
-            if let Some(Due { customer, .. }) = due {
-                let less = [0, 0, -event.amount_cents];
-                totals.add(connection, &customer, &event.currency, less)?;
-            }
-            let known = known(connection, &event.event_id)?;
-            return known.ok_or_else(|| Status::internal("a known event is gone").into());
-        }
+    let due = pay(connection, event, totals, &mut ack)?;
+    if !is_applied(&ack) {
+        return Ok(known(connection, event)?.unwrap_or(ack));
     }
-    Ok(ack)
+    if remember(connection, event, &ack)? {
+        if let Some(due) = due {
+            due.set_paid(connection)?;
+        }
+        return Ok(ack);
+    }
+    if let Some(Due { customer, .. }) = due {
+        totals.add(connection, &customer, &event.currency, [0, 0, -event.amount_cents])?;
+    }
+    let known = known(connection, event)?;
+    known.ok_or_else(|| Status::internal("a known event is gone").into())
+}
+
+/// Only such an event is remembered.
+fn is_applied(ack: &ReconcileAck) -> bool {
+    use ReconcileOutcome::{Overpaid, Partial, Settled};
+    [Partial, Settled, Overpaid].map(|outcome| outcome as i32).contains(&ack.outcome)
 }
 
 /// A payment that is in the totals, and not yet in its invoice.
@@ -511,20 +518,27 @@ impl Due {
     }
 }
 
-/// The acknowledgement that this event had the first time.
-fn known(connection: &Connection, event_id: &str) -> rusqlite::Result<Option<ReconcileAck>> {
-    let sql = "SELECT event_id, outcome, invoice_status, outstanding_cents, message \
+/// What an event is answered whose id was applied before: its first acknowledgement, or that it is another.
+fn known(
+    connection: &Connection,
+    event: &ReconcileEvent,
+) -> rusqlite::Result<Option<ReconcileAck>> {
+    let sql = "SELECT event_id, outcome, invoice_status, outstanding_cents, \
+               invoice_id = ?2 AND amount_cents = ?3 AND currency = ?4 \
                FROM reconcile_events WHERE event_id = ?1";
     let mut statement = connection.prepare_cached(sql)?;
-    let ack = statement.query_row([event_id], |row| {
-        Ok(ReconcileAck {
-            event_id: row.get(0)?,
-            outcome: row.get(1)?,
-            invoice_status: row.get(2)?,
-            outstanding_cents: row.get(3)?,
-            duplicate: true,
-            message: row.get(4)?,
-        })
+    let content = params![event.event_id, event.invoice_id, event.amount_cents, event.currency];
+    let ack = statement.query_row(content, |row| {
+        let mut ack = ReconcileAck { event_id: row.get(0)?, ..Default::default() };
+        if !row.get::<_, bool>(4)? {
+            let message = "the event_id was used for another payment";
+            refuse(&mut ack, ReconcileOutcome::EventIdReused, message);
+            return Ok(ack);
+        }
+        ack.outcome = row.get(1)?;
+        (ack.invoice_status, ack.outstanding_cents) = (row.get(2)?, row.get(3)?);
+        ack.duplicate = true;
+        Ok(ack)
     });
     ack.optional()
 }
