@@ -101,6 +101,8 @@ pub enum Error {
     Unavailable(String),
     /// The database file, the configuration or the address cannot be used: the server does not start.
     Unusable(String),
+    /// The database file is damaged. The text is for the log, not for the client.
+    Malformed(String),
     /// A fault of ours or of the disk. The text is for the log, not for the client.
     Internal(String),
 }
@@ -132,6 +134,7 @@ impl fmt::Display for Error {
             | Error::DeadlineExceeded(message)
             | Error::Unavailable(message)
             | Error::Unusable(message)
+            | Error::Malformed(message)
             | Error::Internal(message) => f.write_str(message),
             Error::Cancelled => f.write_str("cancelled by the client"),
         }

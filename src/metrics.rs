@@ -61,6 +61,8 @@ pub struct Metrics {
     pub invoices_created: Counter,
     /// The size of the write-ahead log in bytes after the last commit.
     pub wal_bytes: Gauge,
+    /// 1 while the database file or its log is not the one at its path, or damaged: nothing is written.
+    pub file_faults: Gauge,
     /// Times the write-ahead log was emptied because it had reached `wal_limit_bytes`.
     pub wal_truncations: Counter,
 }

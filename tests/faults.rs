@@ -14,6 +14,8 @@
 mod cancels;
 #[path = "faults/disk.rs"]
 mod disk;
+#[path = "faults/file.rs"]
+mod file;
 #[path = "faults/kills.rs"]
 mod kills;
 #[path = "faults/locked.rs"]

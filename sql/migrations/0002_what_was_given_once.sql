@@ -50,3 +50,15 @@ WHEN old.sequence <> new.sequence
 BEGIN
     SELECT RAISE(ABORT, 'an invoice keeps its ids, its amount and its currency: delete it and insert another');
 END;
+
+-- Which state of the database a write-ahead log continues, so that a log beside a file that it does not
+-- continue is refused (src/store/wal_file.rs). One row: `mark` is always the same, and is looked for in the pages
+-- of the log; `state` is numbered anew at the beginning and at the end of each log, `base` is the one before.
+-- A file without this table has the state of 16 zero bytes.
+CREATE TABLE file_state (
+    mark  TEXT NOT NULL,
+    state BLOB NOT NULL,
+    base  BLOB NOT NULL
+) STRICT;
+
+INSERT INTO file_state (mark, state, base) VALUES ('billstream-state', randomblob(16), zeroblob(16));

@@ -72,6 +72,7 @@ enum Command {
     Generate(generate::Generate),
     Check(serve::Check),
     Backup(serve::Backup),
+    Restore(serve::Restore),
 }
 
 /// Runs the command line of this process.
@@ -105,6 +106,7 @@ impl Command {
             Command::Generate(args) => generate::run(args),
             Command::Check(args) => serve::check(args),
             Command::Backup(args) => serve::backup(args),
+            Command::Restore(args) => serve::restore(args),
         }
     }
 }

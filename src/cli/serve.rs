@@ -1,4 +1,4 @@
-//! `billstream serve`, `check` and `backup`: the commands that open the database.
+//! `billstream serve`, `check`, `backup` and `restore`: the commands that open the database.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -36,10 +36,28 @@ pub struct Check {
 }
 
 /// Copies a database into a new file, also while it is being served
+///
+/// The file has its name when it is whole and on the disk: a backup that was interrupted leaves none.
 #[derive(Args)]
 pub struct Backup {
     /// The file to create
     dest: PathBuf,
+    #[command(flatten)]
+    settings: Settings,
+}
+
+/// Puts a backup in the place of the database, which no server may have
+///
+/// The backup is checked first. What was there is kept beside the database, as FILE.before-restore; its log
+/// is brought into it before. Interrupted at any moment, the old database or the new one is there, whole.
+#[derive(Args)]
+pub struct Restore {
+    /// The backup, which stays as it is
+    #[arg(long, value_name = "BACKUP")]
+    from: PathBuf,
+    /// Do not keep what is there now
+    #[arg(long)]
+    discard_old: bool,
     #[command(flatten)]
     settings: Settings,
 }
@@ -74,6 +92,16 @@ pub fn backup(args: &Backup) -> Result<()> {
     let config = args.settings.resolve()?.config;
     let bytes = server::backup(&config.db, &args.dest)?;
     say(format!("{}: {bytes} bytes", args.dest.display()));
+    Ok(())
+}
+
+pub fn restore(args: &Restore) -> Result<()> {
+    let db = args.settings.resolve()?.config.db;
+    let restored = server::restore(&args.from, &db, !args.discard_old)?;
+    say(format!("{}: {} invoices", db.display(), restored.invoice_count));
+    if let Some(kept) = restored.kept {
+        say(format!("what was there before is in {}", kept.display()));
+    }
     Ok(())
 }
 

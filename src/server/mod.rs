@@ -24,6 +24,7 @@ use crate::store::{Store, StoreThread};
 use crate::workers::Workers;
 
 pub use crate::store::maintain::{backup, check, CheckReport};
+pub use crate::store::restore::{restore, Restored};
 
 /// How long cancelled calls may take to end before a stop goes on without them.
 const CANCEL_TIMEOUT: Duration = Duration::from_secs(2);
@@ -71,7 +72,7 @@ impl Server {
         config.validate()?;
         let listen = resolve(&config.listen)?;
         let metrics = Arc::new(Metrics::default());
-        let (store, store_thread) = Store::open(&config, &metrics)?;
+        let (store, mut store_thread) = Store::open(&config, &metrics)?;
         let (threads, queued) = (config.unary_workers, config.max_queued_unary);
         let unary = Workers::start("billstream-unary", threads, queued, config.share())?;
         // Their peers have their shares of the streams. There is room for every export, and for a block
@@ -110,6 +111,8 @@ impl Server {
                 Error::Unavailable(format!("cannot listen on {listen}: {}", bind_error(listen)))
             })?;
         let sweep = shared.sweep.start()?;
+        // Before the first call may be answered.
+        store_thread.keep();
         grpc.start();
         let envs = Environments { env, poller_env, threads_ended };
         let store = store_thread;

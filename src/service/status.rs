@@ -45,7 +45,7 @@ pub fn status(error: &Error) -> RpcStatus {
             plain(RpcStatusCode::CANCELLED, message)
         }
         Error::Unavailable(_) => plain(RpcStatusCode::UNAVAILABLE, message),
-        Error::Unusable(_) | Error::Internal(_) => {
+        Error::Unusable(_) | Error::Malformed(_) | Error::Internal(_) => {
             let id = uuid::Uuid::now_v7();
             log::error!("{id}: {message}");
             plain(RpcStatusCode::INTERNAL, format!("a fault of the server; its log has it as {id}"))

@@ -10,6 +10,9 @@ impl From<rusqlite::Error> for Error {
         let rusqlite::Error::SqliteFailure(failure, _) = &error else {
             return Error::Internal(format!("SQLite: {error}"));
         };
+        if matches!(failure.code, ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) {
+            return Error::Malformed(format!("SQLite: {error} ({})", failure.extended_code));
+        }
         match unavailable(failure) {
             Some(why) => Error::Unavailable(why.to_owned()),
             None => Error::Internal(format!("SQLite: {error} ({})", failure.extended_code)),
@@ -118,7 +121,12 @@ mod tests {
             ffi::SQLITE_MISUSE,
         ];
         for code in faults {
-            let Error::Internal(text) = of(code) else { panic!("{code}: {:?}", of(code)) };
+            let is_malformed = matches!(code & 0xff, ffi::SQLITE_CORRUPT | ffi::SQLITE_NOTADB);
+            let text = match of(code) {
+                Error::Malformed(text) if is_malformed => text,
+                Error::Internal(text) if !is_malformed => text,
+                other => panic!("{code}: {other:?}"),
+            };
             assert!(text.contains(&format!("({code})")), "{text}");
         }
     }

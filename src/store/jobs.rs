@@ -69,6 +69,16 @@ pub struct Queue {
     retry_delay: Duration,
 }
 
+/// What came of a wait for jobs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Waited {
+    ForWork,
+    /// Nothing came in the time.
+    InVain,
+    /// The queue is closed, and all jobs were taken.
+    Closed,
+}
+
 struct Lanes {
     lanes: [VecDeque<Entry>; LANES],
     /// The lane whose turn it is.
@@ -129,17 +139,22 @@ impl Queue {
         lane.remove(place)
     }
 
-    /// Waits for a job; false when the queue was closed and none is left.
-    pub fn wait(&self) -> bool {
+    /// Waits for a job, as long as `idle`.
+    pub fn wait(&self, idle: Duration) -> Waited {
         let mut waiting = self.waiting();
         loop {
             if waiting.lanes.iter().any(|lane| !lane.is_empty()) {
-                return true;
+                return Waited::ForWork;
             }
             if waiting.is_closed {
-                return false;
+                return Waited::Closed;
             }
-            waiting = self.changed.wait(waiting).unwrap_or_else(|e| e.into_inner());
+            let waited = self.changed.wait_timeout(waiting, idle);
+            let (again, timeout) = waited.unwrap_or_else(|e| e.into_inner());
+            if timeout.timed_out() && again.lanes.iter().all(VecDeque::is_empty) {
+                return Waited::InVain;
+            }
+            waiting = again;
         }
     }
 

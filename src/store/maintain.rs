@@ -1,15 +1,16 @@
 //! What an operator asks of the database from beside the server: is it sound, and a copy of it.
 //! Both work while a server is serving it.
 
-use std::fmt;
 use std::path::Path;
 use std::time::Duration;
+use std::{fmt, io};
 
 use rusqlite::backup::Backup;
-use rusqlite::{Connection, OpenFlags, OptionalExtension, Row};
+use rusqlite::{Connection, OptionalExtension, Row};
 
 use crate::config::Config;
 use crate::error::{Error, Result};
+use crate::store::file::{sync_directory, temporary};
 use crate::store::open::{open_reader, set_pragmas};
 use crate::store::sql;
 
@@ -40,6 +41,11 @@ impl fmt::Display for CheckReport {
 pub fn check(config: &Config) -> Result<CheckReport> {
     let conn = open_reader(&config.db)?;
     set_pragmas(&conn, config)?;
+    check_connection(&conn)
+}
+
+/// [`check`] of a database that is open.
+pub fn check_connection(conn: &Connection) -> Result<CheckReport> {
     let conn = conn.unchecked_transaction()?;
     let mut faults = Vec::new();
     conn.pragma_query(None, "integrity_check", |row| {
@@ -84,19 +90,36 @@ fn drift(conn: &Connection) -> Result<Vec<String>> {
     Ok(faults)
 }
 
-/// Copies the database to the new file `to`, as of one moment; returns its size in bytes.
+/// Copies the database to the new file `to`, as of one moment; returns its size in bytes. The file has its
+/// name when it is whole and on the disk.
 pub fn backup(db: &Path, to: &Path) -> Result<u64> {
+    let exists = || Error::Unusable(format!("{} exists: name a new file", to.display()));
     if to.exists() {
-        return Err(Error::Unusable(format!("{} exists: name a new file", to.display())));
+        return Err(exists());
     }
-    let from = open_reader(db)?;
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
-    let unusable = |e| Error::Unusable(format!("cannot write {}: {e}", to.display()));
-    let mut copy = Connection::open_with_flags(to, flags).map_err(unusable)?;
+    let unusable =
+        |e: &dyn fmt::Display| Error::Unusable(format!("cannot write {}: {e}", to.display()));
+    let copy = temporary(to, "partial")?;
+    copy_database(&open_reader(db)?, copy.path()).map_err(|e| unusable(&e))?;
+    copy.as_file().sync_all().map_err(|e| unusable(&e))?;
+    let bytes = copy.as_file().metadata().map_err(|e| unusable(&e))?.len();
+    copy.persist_noclobber(to).map_err(|e| match e.error.kind() {
+        io::ErrorKind::AlreadyExists => exists(),
+        _ => unusable(&e.error),
+    })?;
+    sync_directory(to).map_err(|e| unusable(&e))?;
+    Ok(bytes)
+}
+
+/// Copies a database over an empty file, as one that needs no log and whose state is of no log there is.
+pub fn copy_database(from: &Connection, to: &Path) -> rusqlite::Result<()> {
+    let mut copy = Connection::open(to)?;
     // All pages in one step: one read transaction, so writes meanwhile do not start it anew.
-    Backup::new(&from, &mut copy)
-        .and_then(|backup| backup.run_to_completion(i32::MAX, Duration::from_millis(10), None))
-        .map_err(unusable)?;
-    drop(copy);
-    to.metadata().map(|file| file.len()).map_err(|e| Error::Internal(e.to_string()))
+    Backup::new(from, &mut copy)?.run_to_completion(i32::MAX, Duration::from_millis(10), None)?;
+    copy.pragma_update_and_check(None, "journal_mode", "delete", |_| Ok(()))?;
+    // A database of version 1 has none.
+    if copy.table_exists(None, "file_state")? {
+        copy.query_row(sql::RENEW_FILE_STATE, [], |_| Ok(()))?;
+    }
+    Ok(())
 }

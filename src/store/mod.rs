@@ -2,7 +2,8 @@
 //!
 //! | module | what it is |
 //! |---|---|
-//! | [`open`] | is the file ours, is it free; pragmas, migrations |
+//! | [`file`](mod@file) | one file with one name and one server |
+//! | [`open`] | is the file ours; pragmas, migrations |
 //! | [`sql`] | the statements of `sql/` |
 //! | [`read`] | the pool of read-only connections, and pages |
 //! | [`summary`] | counts and sums |
@@ -12,23 +13,28 @@
 //! | [`staged`], [`bulk`] | uploads before and at their commit |
 //! | [`reconcile`] | payments |
 //! | [`totals`] | the kept totals |
-//! | [`wal`] | the write-ahead log and its limit |
-//! | [`maintain`] | check and backup |
+//! | [`wal`] | the write-ahead log: its limit, and when it is copied |
+//! | [`guard`], [`wal_file`] | is the file under the server as it was left; the log's format |
+//! | [`maintain`], [`restore`](mod@restore) | check, backup and restore |
 
 pub mod bulk;
 pub mod encode;
 mod error;
+pub mod file;
+pub mod guard;
 pub mod jobs;
 pub mod maintain;
 pub mod open;
 pub mod read;
 pub mod reconcile;
+pub mod restore;
 pub mod scan;
 pub mod sql;
 pub mod staged;
 pub mod summary;
 pub mod totals;
 pub mod wal;
+pub mod wal_file;
 pub mod write;
 
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -38,6 +44,7 @@ use std::thread::JoinHandle;
 use crate::config::Config;
 use crate::error::Result;
 use crate::metrics::Metrics;
+use file::DatabaseFile;
 use read::Reader;
 use scan::WalPressure;
 use wal::Wal;
@@ -52,27 +59,27 @@ pub struct Store {
     committed: Arc<AtomicI64>,
 }
 
-/// What keeps a [`Store`] open: the writer's thread and the lock on the database.
+/// What keeps a [`Store`] open: the writer's thread and the lock on the database. Dropping it waits for the
+/// jobs that the writer has, ends it, and gives the database free.
 pub struct StoreThread {
-    thread: JoinHandle<()>,
-    stop: StopWriter,
-    _lock: open::ServerLock,
+    /// `None` once it was stopped.
+    writer: Option<(StopWriter, JoinHandle<()>)>,
+    /// Dropped last: see [`DatabaseFile`].
+    file: DatabaseFile,
 }
 
 impl Store {
     /// Opens the database that `config` names, creates or upgrades it, and starts its writer.
     pub fn open(config: &Config, metrics: &Arc<Metrics>) -> Result<(Store, StoreThread)> {
-        let (conn, path, lock) = open::open_writer(config)?;
-        let reader = Reader::open(&path, config)?;
+        let (file, conn) = open::open_writer(config)?;
+        let reader = Reader::open(file.path(), config)?;
         let wal_pressure = WalPressure::default();
         let committed = Arc::new(AtomicI64::new(read::last_sequence(&conn)?));
-        let wal = Wal::new(&path, config, Arc::clone(metrics), wal_pressure.clone());
+        let wal = Wal::new((&file, &conn), config, Arc::clone(metrics), wal_pressure.clone())?;
         let (writer, stop, thread) =
             write::start(conn, wal, config, Arc::clone(metrics), Arc::clone(&committed))?;
-        Ok((
-            Store { reader, writer, wal_pressure, committed },
-            StoreThread { thread, stop, _lock: lock },
-        ))
+        let thread = StoreThread { writer: Some((stop, thread)), file };
+        Ok((Store { reader, writer, wal_pressure, committed }, thread))
     }
 }
 
@@ -91,10 +98,24 @@ impl Store {
 }
 
 impl StoreThread {
-    /// Waits for the jobs that the writer has, ends it, and gives the database free.
-    pub fn stop(self) {
-        drop(self.stop);
-        // OK because the writer catches the panics of its jobs.
-        self.thread.join().expect("the writer's thread does not panic");
+    /// The start has succeeded: what it made stays. (Dropped before that, it leaves no file behind that was
+    /// not there before.)
+    pub fn keep(&mut self) {
+        self.file.keep();
+    }
+
+    /// Drops it, and keeps the database.
+    pub fn stop(mut self) {
+        self.keep();
+    }
+}
+
+impl Drop for StoreThread {
+    fn drop(&mut self) {
+        let Some((stop, thread)) = self.writer.take() else { return };
+        drop(stop);
+        if thread.join().is_err() {
+            log::error!("the writer's thread panicked");
+        }
     }
 }

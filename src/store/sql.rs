@@ -32,6 +32,7 @@ statements! {
     CHECK_INVOICES = "check_invoices";
     CHECK_TOTALS = "check_totals";
     CREATED_TOTALS = "created_totals";
+    FILE_STATE = "file_state";
     FIND_BULK_COMMIT = "find_bulk_commit";
     FIND_CURRENCY_TOTAL = "find_currency_total";
     FIND_EVENT = "find_event";
@@ -44,6 +45,7 @@ statements! {
     INVOICES_AFTER_FILTERED = "invoices_after_filtered";
     LAST_SEQUENCE = "last_sequence";
     PAY_INVOICE = "pay_invoice";
+    RENEW_FILE_STATE = "renew_file_state";
     SET_LAST_SEQUENCE = "set_last_sequence";
     SUMMARY = "summary";
     SUMMARY_BY_CUSTOMER = "summary_by_customer";

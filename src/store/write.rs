@@ -13,6 +13,7 @@ use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};
+use std::time::Duration;
 
 use futures::channel::oneshot;
 use rusqlite::Connection;
@@ -21,11 +22,15 @@ use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::metrics::Metrics;
 use crate::model::{Ack, Created, Event};
-use crate::store::jobs::{Entry, Job, Lane, Queue, Reply, Work};
+use crate::store::jobs::{Entry, Job, Lane, Queue, Reply, Waited, Work};
 use crate::store::staged::Staged;
 use crate::store::totals::Totals;
 use crate::store::wal::Wal;
 use crate::store::{bulk, reconcile};
+
+/// How long there is nothing to write until the log is copied into the database, and how often the file is
+/// looked at meanwhile.
+const IDLE: Duration = Duration::from_secs(1);
 
 /// A handle to hand jobs to the writer. Its methods never block; the result comes after the commit, and
 /// dropping the [`Reply`] before that takes the job back, if its transaction is not being committed already.
@@ -139,9 +144,15 @@ enum Attempt {
 
 impl WriterThread {
     fn run(mut self) {
-        while self.queue.wait() {
-            self.serve();
-            self.wal.limit(&self.conn);
+        loop {
+            match self.queue.wait(IDLE) {
+                Waited::ForWork => {
+                    self.serve();
+                    self.wal.limit(&self.conn);
+                }
+                Waited::InVain => self.wal.idle(&self.conn),
+                Waited::Closed => break,
+            }
         }
         self.wal.close(&self.conn);
     }
@@ -182,15 +193,16 @@ impl WriterThread {
         }
     }
 
-    fn answer(&self, group: Vec<Entry>, result: Result<()>) {
+    fn answer(&mut self, group: Vec<Entry>, result: Result<()>) {
         if let Err(error) = &result {
             log::warn!("a transaction of {} jobs failed: {error}", group.len());
+            self.wal.note(error);
         }
         group.into_iter().for_each(|entry| entry.job.finish(result.clone().err()));
     }
 
     /// Runs the jobs in the transaction that is open, and ends it. Jobs that nobody wants leave the group.
-    fn attempt(&self, group: &mut Vec<Entry>, savepoints: bool) -> Result<Attempt> {
+    fn attempt(&mut self, group: &mut Vec<Entry>, savepoints: bool) -> Result<Attempt> {
         let attempt = self.run_all(group, savepoints);
         match attempt {
             Ok(Attempt::Committed) => {
@@ -202,7 +214,7 @@ impl WriterThread {
         attempt
     }
 
-    fn run_all(&self, group: &mut Vec<Entry>, savepoints: bool) -> Result<Attempt> {
+    fn run_all(&mut self, group: &mut Vec<Entry>, savepoints: bool) -> Result<Attempt> {
         group.retain(|entry| !entry.job.is_unwanted());
         let mut totals = Totals::default();
         for entry in group.iter_mut() {
@@ -220,12 +232,13 @@ impl WriterThread {
         if let Some(last) = totals.last_sequence() {
             self.committed.store(last, Ordering::Release);
         }
+        self.wal.committed(&self.conn)?;
         Ok(Attempt::Committed)
     }
 
     /// Runs a job; `Some` where the transaction cannot go on after it.
     fn run_one(
-        &self,
+        &mut self,
         job: &mut dyn Job,
         totals: &mut Totals,
         savepoints: bool,
@@ -236,6 +249,7 @@ impl WriterThread {
         }
         let saved = savepoints.then(|| totals.clone());
         if let Err(error) = job.run(&self.conn, totals) {
+            self.wal.note(&error);
             if self.conn.is_autocommit() {
                 // SQLite gave the transaction up, with what the other jobs did in it.
                 return Err(error);
@@ -253,10 +267,15 @@ impl WriterThread {
         Ok(None)
     }
 
-    fn begin(&self) -> Result<()> {
+    fn begin(&mut self) -> Result<()> {
         // There is none, unless its rollback failed.
         self.roll_back();
-        self.execute("BEGIN IMMEDIATE")
+        self.execute("BEGIN IMMEDIATE")?;
+        let begun = self.wal.begun(&self.conn);
+        if begun.is_err() {
+            self.roll_back();
+        }
+        begun
     }
 
     fn roll_back(&self) {

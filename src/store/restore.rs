@@ -1,0 +1,118 @@
+//! Putting a backup in the place of a database.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use rusqlite::{Connection, OpenFlags};
+
+use crate::error::{Error, Result};
+use crate::store::file::{temporary, unusable, DatabaseFile};
+use crate::store::maintain::{check_connection, copy_database};
+use crate::store::open::{open_reader, refuse_other_program};
+use crate::store::wal_file::{self, beside};
+
+/// What a restore did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Restored {
+    /// The invoices of the database.
+    pub invoice_count: i64,
+    /// Where what was there before is kept.
+    pub kept: Option<PathBuf>,
+}
+
+/// Puts a copy of the backup `from` at `db`. The backup is checked first, and a database that a server has
+/// is refused. A kill at any moment leaves the old database or the new one, whole.
+///
+/// What was there is kept beside it under a name that ends in `.before-restore` (and a number), with its log
+/// where that could not be brought into it; unless `keep` is false.
+pub fn restore(from: &Path, db: &Path, keep: bool) -> Result<Restored> {
+    let source = open_backup(from)?;
+    let report = check_connection(&source)?;
+    if let Some(fault) = report.faults.first() {
+        return Err(Error::Unusable(format!("{} is not sound: {fault}", from.display())));
+    }
+    let mut target = DatabaseFile::take(db)?;
+    let path = target.path().to_owned();
+    let new = temporary(&path, "restore")?;
+    copy_database(&source, new.path()).map_err(|e| unusable(&path, &e))?;
+    let kept = if path.exists() { put_aside(&path, new.path(), keep)? } else { None };
+    // With the file of a log that is not in the database any more, a start would refuse it.
+    remove(&beside(&path, "-journal"))?;
+    target.put(new)?;
+    for suffix in ["-wal", "-shm"] {
+        remove(&beside(&path, suffix))?;
+    }
+    target.keep();
+    Ok(Restored { invoice_count: report.invoice_count, kept })
+}
+
+/// A file without a log needs no file beside it, and may be where none can be made.
+fn open_backup(from: &Path) -> Result<Connection> {
+    let has_log = ["-wal", "-journal"].iter().any(|suffix| beside(from, suffix).exists());
+    if has_log || !from.is_file() {
+        return open_reader(from);
+    }
+    let path = from.canonicalize().map_err(|e| unusable(from, &e))?;
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY
+        | OpenFlags::SQLITE_OPEN_URI
+        | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let conn = Connection::open_with_flags(wal_file::immutable(&path), flags)
+        .map_err(|e| unusable(from, &e))?;
+    refuse_other_program(&conn, from)?;
+    Ok(conn)
+}
+
+/// Makes the old database one file, if it can be one, and copies it to a name of its own.
+fn put_aside(path: &Path, new: &Path, keep: bool) -> Result<Option<PathBuf>> {
+    let failed = |e: &dyn std::fmt::Display| unusable(path, e);
+    let old = path.metadata().map_err(|e| failed(&e))?;
+    fs::set_permissions(new, old.permissions()).map_err(|e| failed(&e))?;
+    std::os::unix::fs::chown(new, Some(old.uid()), Some(old.gid())).map_err(|e| failed(&e))?;
+    if let Err(error) = empty_log(path) {
+        log::warn!("the log of {} stays beside the old file: {error}", path.display());
+    }
+    if !keep {
+        return Ok(None);
+    }
+    let kept = free_name(path);
+    for suffix in ["-wal", "-journal", ""] {
+        let old = beside(path, suffix);
+        if old.metadata().is_ok_and(|file| file.len() > 0) {
+            copy_file(&old, &beside(&kept, suffix))?;
+        }
+    }
+    Ok(Some(kept))
+}
+
+/// Brings the log into the database, so that a kill after it is gone loses nothing.
+fn empty_log(path: &Path) -> Result<()> {
+    wal_file::refuse_foreign(path)?;
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let conn = Connection::open_with_flags(path, flags)?;
+    Ok(conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?)
+}
+
+fn free_name(path: &Path) -> PathBuf {
+    let numbered = (2..).map(|n| beside(path, &format!(".before-restore-{n}")));
+    let mut names = std::iter::once(beside(path, ".before-restore")).chain(numbered);
+    // OK because the numbers do not end.
+    names.find(|name| !name.exists()).expect("a name that is free")
+}
+
+fn copy_file(from: &Path, to: &Path) -> Result<()> {
+    let unusable =
+        |e: std::io::Error| Error::Unusable(format!("cannot write {}: {e}", to.display()));
+    let copy = temporary(to, "partial")?;
+    fs::copy(from, copy.path()).map_err(unusable)?;
+    copy.as_file().sync_all().map_err(unusable)?;
+    copy.persist_noclobber(to).map_err(|e| unusable(e.error))?;
+    Ok(())
+}
+
+fn remove(file: &Path) -> Result<()> {
+    match fs::remove_file(file) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(unusable(file, &error)),
+        _ => Ok(()),
+    }
+}
