@@ -147,8 +147,8 @@ fn what_was_taken_is_acknowledged_before_the_end() {
     assert_status(Err::<(), _>(end.unwrap()), RpcStatusCode::UNAVAILABLE, "shutting down");
     let paid = "SELECT paid_cents FROM invoices WHERE invoice_id = 'a'";
     let server = stopping.join().unwrap();
-    let paid: usize = server.sql().query_row(paid, [], |row| row.get(0)).unwrap();
-    assert_eq!(paid, EVENTS);
+    let paid: i64 = server.sql().query_row(paid, [], |row| row.get(0)).unwrap();
+    assert_eq!(paid, EVENTS as i64);
 }
 
 #[test]
