@@ -83,7 +83,7 @@ settings! {
     max_request_bytes: usize = 64 << 10, in 4_096..=1_048_576;
     /// The longest that a call of any rpc may wait for its first message, in milliseconds; then it is
     /// DEADLINE_EXCEEDED. Until then it holds no place of any limit.
-    first_message_timeout_ms: u64 = 10_000, in 1..=86_400_000;
+    first_message_timeout_ms: u64 = 60_000, in 1..=86_400_000;
     /// Streams one connection may have open; a further one is RESOURCE_EXHAUSTED, with RetryInfo.
     max_streams_per_connection: usize = 1024, in 1..=100_000;
     /// The most of any limit's places that one host may hold while no other holds any, in percent: of
