@@ -95,11 +95,12 @@ impl Share {
         if free == 0 {
             return Err(Full::All);
         }
-        let left = left(self.host_percent as u128, 100 * free as u128, host_holds);
-        if left == 0 {
+        // In hundredths of a place, and then in hundredths of those: nothing is rounded to none.
+        let of_host = left(self.host_percent, free as u128, host_holds as u128);
+        if of_host == 0 {
             return Err(Full::Host);
         }
-        match self::left(self.connection_percent as u128, left, connection_holds) {
+        match left(self.connection_percent, of_host, 100 * connection_holds as u128) {
             0 => Err(Full::Connection),
             _ => Ok(()),
         }
@@ -111,10 +112,10 @@ impl Share {
     }
 }
 
-/// How far `percent` of what is held and what is free goes beyond what is held. `free` and the result
-/// are in hundredths, and the result is over 0 as long as one more may be taken.
-fn left(percent: u128, free: u128, holds: usize) -> u128 {
-    (percent * free / 100).saturating_sub((100 - percent) * holds as u128)
+/// By how much `percent` of what is held and what is free is more than what is held, in hundredths of the
+/// unit of both. Over 0, one more may be taken.
+fn left(percent: usize, free: u128, holds: u128) -> u128 {
+    (percent as u128 * free).saturating_sub((100 - percent as u128) * holds)
 }
 
 #[cfg(test)]
