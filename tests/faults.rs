@@ -14,6 +14,8 @@
 mod cancels;
 #[path = "faults/disk.rs"]
 mod disk;
+#[path = "faults/failing_disk.rs"]
+mod failing_disk;
 #[path = "faults/file.rs"]
 mod file;
 #[path = "faults/kills.rs"]

@@ -43,6 +43,8 @@ struct Watched {
 pub enum Fault {
     /// A file is not at its path; it may come back.
     Moved(String),
+    /// A file cannot be read for now.
+    Unreadable(String),
     /// What was in a file is gone.
     Damaged(String),
 }
@@ -51,6 +53,7 @@ impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Fault::Moved(what) => write!(f, "{what} (until it is back, or a restart)"),
+            Fault::Unreadable(what) => write!(f, "{what} (until it can be)"),
             Fault::Damaged(what) => write!(f, "{what} (until a restart)"),
         }
     }
@@ -73,6 +76,14 @@ impl Watched {
             Ok(it) if Identity::of(&it) != self.identity => moved("was replaced".to_owned()),
             Ok(it) if it.nlink() > 1 => moved("has a second name (a hard link)".to_owned()),
             Ok(it) => Ok(it),
+        }
+    }
+
+    /// A disk that fails may work again; an end that came too early stays.
+    fn unreadable(&self, error: io::Error) -> Fault {
+        match error.kind() {
+            io::ErrorKind::UnexpectedEof => self.damaged("was cut"),
+            _ => Fault::Unreadable(format!("{} cannot be read: {error}", self.path.display())),
         }
     }
 
@@ -172,7 +183,7 @@ impl Guard {
     /// The wal-index, where nobody is writing it.
     pub fn index(&self) -> std::result::Result<Index, Fault> {
         let mut bytes = [0; 100];
-        self.index.file.read_exact_at(&mut bytes, 0).map_err(|_| self.index.damaged("was cut"))?;
+        self.index.file.read_exact_at(&mut bytes, 0).map_err(|e| self.index.unreadable(e))?;
         let u32_at = |at: usize| u32::from_ne_bytes(bytes[at..at + 4].try_into().expect("4 bytes"));
         let page_bytes = u16::from_ne_bytes([bytes[14], bytes[15]]);
         Ok(Index {
@@ -198,8 +209,8 @@ impl Guard {
         let last = index.log_bytes() - index.frame_bytes();
         let read = self.log.file.read_exact_at(&mut header, 0);
         let read = read.and_then(|()| self.log.file.read_exact_at(&mut frame, last));
-        let is_ours = read.is_ok()
-            && wal_file::is_header(&header)
+        read.map_err(|error| self.log.unreadable(error))?;
+        let is_ours = wal_file::is_header(&header)
             && header[16..24] == index.salts
             && frame[8..16] == index.salts
             && [wal_file::word(&frame, 16), wal_file::word(&frame, 20)] == index.checksum;
@@ -211,8 +222,8 @@ impl Guard {
     }
 
     fn check_whole_log(&self, index: &Index) -> Verdict {
-        let log = Log::read(&self.log.path);
-        match log.map_err(|error| self.log.damaged(&format!("cannot be read: {error}")))?.frames {
+        let log = Log::read(&self.log.path).map_err(|error| self.log.unreadable(error))?;
+        match log.frames {
             frames if frames < index.frames => Err(self.log.damaged("was cut or overwritten")),
             _ => Ok(()),
         }
@@ -221,13 +232,13 @@ impl Guard {
     /// It was changed by someone: by a copy of the log, or else it is another database now.
     fn check_database(&self, metadata: &Metadata, index: &Index) -> Verdict {
         let mut magic = [0; SQLITE_MAGIC.len()];
-        let is_sqlite = self.db.file.read_exact_at(&mut magic, 0).is_ok() && magic == *SQLITE_MAGIC;
-        if !is_sqlite || metadata.len() < self.least_bytes(index) {
+        self.db.file.read_exact_at(&mut magic, 0).map_err(|error| self.db.unreadable(error))?;
+        if magic != *SQLITE_MAGIC || metadata.len() < self.least_bytes(index) {
             return Err(self.db.damaged("was cut or overwritten"));
         }
-        let states = Log::read(&self.log.path).unwrap_or_default().states;
+        let log = Log::read(&self.log.path).map_err(|error| self.log.unreadable(error))?;
         match wal_file::state_of(&self.db.path) {
-            Some(state) if state != self.state && !states.contains(&state) => {
+            Some(state) if state != self.state && !log.states.contains(&state) => {
                 Err(self.db.damaged("was overwritten by another database"))
             }
             _ => Ok(()),

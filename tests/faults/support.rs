@@ -149,7 +149,14 @@ pub struct Served {
 impl Served {
     /// `flags` are further flags of `serve`.
     pub fn start(db: &Path, flags: &[&str]) -> Served {
-        let mut child = billstream()
+        Served::start_with(db, flags, |_| ())
+    }
+
+    /// The same, with a change of how it is started.
+    pub fn start_with(db: &Path, flags: &[&str], change: impl FnOnce(&mut Command)) -> Served {
+        let mut command = billstream();
+        change(&mut command);
+        let mut child = command
             .args(["serve", "--listen", "127.0.0.1:0", "--db"])
             .arg(db)
             .args(flags)
