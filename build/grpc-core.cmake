@@ -35,11 +35,17 @@ set(grpc_core_apart
 )
 list(JOIN grpc_core_apart "|" grpc_core_apart)
 
-set(grpc_core_header "${CMAKE_CURRENT_LIST_DIR}/grpc-core.h")
+set(grpc_core_dir "${CMAKE_CURRENT_LIST_DIR}")
 
 # Called at the end of the project's CMakeLists.txt, when the target is there.
-function(billstream_speed_up_grpc_core)
-  target_precompile_headers(grpc PRIVATE "$<$<COMPILE_LANGUAGE:CXX>:${grpc_core_header}>")
+function(billstream_grpc_core)
+  if(PACKAGE_VERSION STREQUAL "1.56.2")
+    include("${grpc_core_dir}/grpc-patches.cmake")
+  else()
+    message(WARNING "gRPC C core ${PACKAGE_VERSION}: build/grpc-patches.cmake is for 1.56.2")
+  endif()
+
+  target_precompile_headers(grpc PRIVATE "$<$<COMPILE_LANGUAGE:CXX>:${grpc_core_dir}/grpc-core.h>")
 
   # The list above was checked for this version, and on Linux.
   if(NOT PACKAGE_VERSION STREQUAL "1.56.2" OR NOT CMAKE_SYSTEM_NAME STREQUAL "Linux")
@@ -59,4 +65,4 @@ function(billstream_speed_up_grpc_core)
     endif()
   endforeach()
 endfunction()
-cmake_language(DEFER CALL billstream_speed_up_grpc_core)
+cmake_language(DEFER CALL billstream_grpc_core)

@@ -95,6 +95,13 @@ settings! {
     /// percent; past it RESOURCE_EXHAUSTED, with RetryInfo. 100: no share, as behind a proxy with one
     /// connection.
     connection_share_percent: usize = 60, in 1..=100;
+    /// What gRPC may hold for all peers together in bytes: their connections, calls, and messages on the way.
+    /// At the limit it closes idle connections and takes no new ones, and ends calls with RESOURCE_EXHAUSTED.
+    grpc_memory_bytes: usize = 256 << 20, in 16_777_216..=1_099_511_627_776;
+    /// Streams that one host may reset in a second, on the average of four, over all its connections; past it
+    /// they end with ENHANCE_YOUR_CALM, which its calls see as UNAVAILABLE, and it cannot connect for a second.
+    /// Only with the C core that `make serve` builds: another has no such limit.
+    max_resets_per_second: usize = 400, in 1..=1_000_000;
 
     /// Threads for GetSummary and ListInvoices, each with a database connection.
     unary_workers: usize = 2, in 1..=128;

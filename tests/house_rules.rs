@@ -175,7 +175,8 @@ fn every_setting_has_a_range_and_its_default_is_in_it() {
 
 #[test]
 fn every_limit_says_what_happens_at_it() {
-    let says = ["RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED", "a larger page_size gives"];
+    let says =
+        ["RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED", "UNAVAILABLE", "a larger page_size gives"];
     for setting in SETTINGS.iter().filter(|setting| setting.name.starts_with("max_")) {
         assert!(
             says.iter().any(|what| setting.doc.contains(what)),
@@ -184,4 +185,20 @@ fn every_limit_says_what_happens_at_it() {
             setting.doc
         );
     }
+}
+
+/// Raised in one place alone, a core that is built would be kept, or would be taken for one without patches.
+#[test]
+fn the_number_of_the_patches_of_grpc_is_the_same_wherever_it_stands() {
+    let number = |file: &str, before: &str, after: &str| {
+        let text = fs::read_to_string(Path::new(ROOT).join(file)).unwrap();
+        let rest = text.split(before).nth(1).unwrap_or_else(|| panic!("no {before:?} in {file}"));
+        rest.split(after).next().unwrap().parse::<u16>().unwrap()
+    };
+    let number_of = [
+        number("src/server/patches.rs", "const PATCHES: u16 = ", ";"),
+        number("build/grpc-patches.cmake", "*port_num = ", ";"),
+        number(".cargo/config.toml", "patches ", "\""),
+    ];
+    assert!(number_of.iter().all(|number| *number == number_of[0]), "{number_of:?}");
 }

@@ -80,6 +80,9 @@ pub fn serve(args: &Serve) -> Result<()> {
 pub fn check(args: &Check) -> Result<()> {
     let in_force = args.settings.resolve()?;
     print(&format!("{in_force}\n"))?;
+    if !server::core_is_patched() {
+        print(&format!("note: {}\n", server::UNPATCHED))?;
+    }
     let report = server::check(&in_force.config)?;
     print(&format!("{report}\n"))?;
     match report.faults.len() {

@@ -10,7 +10,7 @@ use crossbeam_channel::{bounded, Receiver, RecvTimeoutError, Sender};
 use futures::executor::block_on;
 use futures::future::{select, Either};
 use futures_timer::Delay;
-use grpcio::{ChannelBuilder, EnvBuilder, Environment, ServerBuilder, ServerCredentials};
+use grpcio::{EnvBuilder, Environment, ServerBuilder, ServerCredentials};
 
 use crate::config::Config;
 use crate::error::{Error, Result};
@@ -23,8 +23,13 @@ use crate::stop::{Reason, Stop};
 use crate::store::{Store, StoreThread};
 use crate::workers::Workers;
 
+mod channel;
+mod patches;
+
 pub use crate::store::maintain::{backup, check, CheckReport};
 pub use crate::store::restore::{restore, Restored};
+pub use channel::channel;
+pub use patches::{core_is_patched, UNPATCHED};
 
 /// How long cancelled calls may take to end before a stop goes on without them.
 const CANCEL_TIMEOUT: Duration = Duration::from_secs(2);
@@ -99,6 +104,9 @@ impl Server {
             config,
         });
         log_limits(&shared.config);
+        if !core_is_patched() {
+            log::warn!("{UNPATCHED}");
+        }
         let mut grpc = ServerBuilder::new(Arc::clone(&env))
             .channel_args(channel(&env, &shared.config).build_args())
             .requests_slot_per_cq(SLOTS_PER_CQ)
@@ -275,34 +283,13 @@ impl Environments {
     }
 }
 
-/// The settings of the connections. (Public for a program that measures what gRPC itself can do.)
-pub fn channel(env: &Arc<Environment>, config: &Config) -> ChannelBuilder {
-    let max_streams = i32::try_from(config.max_streams_per_connection).unwrap_or(i32::MAX);
-    ChannelBuilder::new(Arc::clone(env))
-        // Two servers would otherwise share a port in silence.
-        .reuse_port(false)
-        // Limited by `service::codec::Request`, which costs less.
-        .max_receive_message_len(-1)
-        // A stream past our limit is to be answered, not held back by the client; the room above
-        // the limit is for unary calls and for the answers.
-        .max_concurrent_stream(max_streams.saturating_add(1024))
-        // The client's timer ends the call at its deadline, and `service::call` the work.
-        .raw_cfg_int(c"grpc.enable_deadline_checking".to_owned(), 0)
-        // Finds peers that went away without a word.
-        .keepalive_time(Duration::from_secs(60))
-        .keepalive_timeout(Duration::from_secs(20))
-        .keepalive_permit_without_calls(true)
-        // Clients that look after themselves in the same way are not to be sent away.
-        .http2_min_recv_ping_interval_without_data(Duration::from_secs(10))
-        // Worth 10 to 15 % a message; nothing is compressed unless it is asked for.
-        .raw_cfg_int(c"grpc.per_message_compression".to_owned(), 0)
-}
-
 fn log_limits(config: &Config) {
     log::info!(
         "an export holds at most {} bytes = (export_queue_chunks + 2) * (2 * export_chunk_bytes + a row); \
-         all streams at their limits at most {} MiB; gRPC buffers about 64 KiB a stream beside it",
+         all streams at their limits at most {} MiB; all peers together at most {} MiB = grpc_memory_bytes + \
+         streams, and the caches of the database beside it",
         config.export_memory_bytes(),
-        config.streams_memory_bytes() >> 20
+        config.streams_memory_bytes() >> 20,
+        (config.grpc_memory_bytes + config.streams_memory_bytes()) >> 20
     );
 }

@@ -3,6 +3,7 @@
 
 pub mod http2;
 pub mod process;
+pub mod skip;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};

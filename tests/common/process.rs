@@ -66,9 +66,13 @@ impl Process {
         self.status("VmRSS:") / 1024
     }
 
-    /// The most that it ever was.
+    /// The largest that its memory has been since [`Process::forget_peak`].
     pub fn peak_rss_mib(&self) -> u64 {
         self.status("VmHWM:") / 1024
+    }
+
+    pub fn forget_peak(&self) {
+        std::fs::write(format!("/proc/{}/clear_refs", self.child.id()), "5").unwrap();
     }
 
     /// The names of its threads, in order.

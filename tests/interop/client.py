@@ -239,6 +239,15 @@ def limits(stub):
         assert list(call) == []
 
 
+def compressed(stub):
+    """A compressed message may have any size, and is refused without looking."""
+    options = dict(compression=grpc.Compression.Gzip, timeout=DEADLINE)
+    unimplemented = grpc.StatusCode.UNIMPLEMENTED
+    expect(unimplemented, lambda: stub.GetSummary(pb.SummaryRequest(customer_id="c" * 128), **options))
+    rows = (invoice(i, invoice_id=f"gzip-{i}") for i in range(ROWS))
+    expect(unimplemented, lambda: stub.BulkCreate(rows, **options))
+
+
 def deadline(stub):
     is_over = threading.Event()
 
@@ -261,6 +270,7 @@ def main(addr):
         export(stub, seen)
         reconcile(stub)
         limits(stub)
+        compressed(stub)
         deadline(stub)
     print(f"interop: Python {sys.version.split()[0]}, grpcio {grpc.__version__}: six rpcs")
 

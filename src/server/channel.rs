@@ -1,0 +1,52 @@
+//! The settings of the connections, and what all peers together may take of gRPC.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use grpcio::{ChannelBuilder, Environment, ResourceQuota};
+
+use crate::config::Config;
+
+/// Metadata of a call in bytes; more ends the call with RESOURCE_EXHAUSTED. As gRPC has it, but for every
+/// version of it.
+const METADATA_BYTES: i32 = 8 << 10;
+
+/// The settings of the connections. (Public for a program that measures what gRPC itself can do.)
+pub fn channel(env: &Arc<Environment>, config: &Config) -> ChannelBuilder {
+    let quota = ResourceQuota::new(Some("peers")).resize_memory(config.grpc_memory_bytes);
+    let builder = ChannelBuilder::new(Arc::clone(env))
+        // Two servers would otherwise share a port in silence.
+        .reuse_port(false)
+        // Limited by a patched C core, and by `service::codec::Request`, which costs less.
+        .max_receive_message_len(-1)
+        // A stream past our limit is to be answered, not held back by the client; the room above
+        // the limit is for unary calls and for the answers.
+        .max_concurrent_stream(int(config.max_streams_per_connection).saturating_add(1024))
+        .set_resource_quota(quota)
+        // Finds peers that went away without a word.
+        .keepalive_time(Duration::from_secs(60))
+        .keepalive_timeout(Duration::from_secs(20))
+        .keepalive_permit_without_calls(true)
+        // Clients that look after themselves in the same way are not to be sent away.
+        .http2_min_recv_ping_interval_without_data(Duration::from_secs(10));
+    let ints = [
+        // Worth 10 to 15 % a message; nothing is compressed unless it is asked for.
+        (c"grpc.per_message_compression", 0),
+        // The client's timer ends the call at its deadline, and `service::call` the work.
+        (c"grpc.enable_deadline_checking", 0),
+        // A set of one: messages as they are. A compressed one is UNIMPLEMENTED, and is not inflated: half a
+        // MiB of gzip may be half a GiB.
+        (c"grpc.compression_enabled_algorithms_bitset", 1),
+        (c"grpc.max_metadata_size", METADATA_BYTES),
+        (c"grpc.absolute_max_metadata_size", 2 * METADATA_BYTES),
+        // Of `build/grpc-patches.cmake`; another core does not know them.
+        (c"grpc.billstream.max_message_bytes", int(config.max_message_bytes)),
+        (c"grpc.billstream.resets_per_second", int(config.max_resets_per_second)),
+    ];
+    ints.into_iter()
+        .fold(builder, |builder, (name, value)| builder.raw_cfg_int(name.to_owned(), value))
+}
+
+fn int(value: usize) -> i32 {
+    i32::try_from(value).unwrap_or(i32::MAX)
+}
