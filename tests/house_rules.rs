@@ -54,6 +54,7 @@ fn source(path: PathBuf) -> Source {
     let module = if matches!(first, "main" | "cli") { "cli" } else { first }.to_owned();
     let text = fs::read_to_string(&path).unwrap();
     let code = text.split("#[cfg(test)]\nmod tests").next().unwrap();
+    let code = code.split("#[cfg(test)]\npub mod tests").next().unwrap();
     let is_code = |line: &&str| !line.trim_start().starts_with("//");
     let text = code.lines().filter(is_code).map(|line| line.to_owned() + "\n").collect();
     Source { path, module, text }
