@@ -100,9 +100,11 @@ impl Share {
         if of_host == 0 {
             return Err(Full::Host);
         }
+        // The last place of its host's part is for a connection that holds none.
+        let is_last = connection_holds > 0 && of_host <= 100 && self.connection_percent < 100;
         match left(self.connection_percent, of_host, 100 * connection_holds as u128) {
-            0 => Err(Full::Connection),
-            _ => Ok(()),
+            1.. if !is_last => Ok(()),
+            _ => Err(Full::Connection),
         }
     }
 
@@ -163,6 +165,21 @@ mod tests {
         assert_eq!([256, 1024, 4096].map(most), [123, 492, 1967]);
         let all = |places| filled(Share::ALL, places, &[1])[0][0];
         assert_eq!([1, 2, 256].map(all), [1, 2, 256]);
+    }
+
+    /// One after the other, which is the worst order: each takes all it may before the next comes.
+    #[test]
+    fn greedy_connections_leave_a_place_to_one_of_their_host() {
+        for places in 41..300 {
+            let mut held = Vec::new();
+            for _ in 0..4 {
+                let sum: usize = held.iter().sum();
+                let takes = |n: &usize| SHARE.check(places - sum - n, sum + n, *n).is_ok();
+                held.push((0..).take_while(takes).count());
+            }
+            let sum = held.iter().sum::<usize>();
+            assert_eq!(SHARE.check(places - sum, sum, 0), Ok(()), "{held:?} of {places}");
+        }
     }
 
     #[test]

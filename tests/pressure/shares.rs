@@ -39,10 +39,15 @@ fn greed() -> usize {
     std::env::var("BILLSTREAM_TEST_GREED").map_or(62, |text| text.parse().unwrap())
 }
 
+/// Of 256, and at least as many as leave a place to others after four connections that each took all it got.
+fn uploads() -> usize {
+    (256 * greed()).div_ceil(1000).max(64)
+}
+
 /// A server with limits in proportion to the greed.
 fn server() -> Process {
     let flag = |most: usize| (most * greed()).div_ceil(1000).to_string();
-    let (exports, uploads, queued) = (flag(4096), flag(256), flag(1024));
+    let (exports, uploads, queued) = (flag(4096), uploads().to_string(), flag(1024));
     let limits = [
         ["--max-exports", &exports],
         ["--max-uploads", &uploads],
@@ -100,9 +105,9 @@ struct Greedy {
 impl Greedy {
     fn start(channels: &[Channel]) -> Greedy {
         let clients: Vec<_> = channels.iter().cloned().map(Client::with_channel).collect();
-        let each = |most: usize| clients.iter().cycle().take((most * greed()).div_ceil(1000));
-        let uploads = each(256).map(open_upload).collect();
-        let mut exports: Vec<_> = each(4096)
+        let each = |count: usize| clients.iter().cycle().take(count);
+        let uploads = each(uploads()).map(open_upload).collect();
+        let mut exports: Vec<_> = each((4096 * greed()).div_ceil(1000))
             .map(|client| client.export_invoices(&ExportRequest::new(), options()).unwrap())
             .collect();
         let first_rows = block_on(join_all(exports.iter_mut().map(|rows| rows.next())));

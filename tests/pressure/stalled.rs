@@ -133,9 +133,11 @@ fn a_thousand_stalled_exports_cost_memory_alone_and_read_on() {
 }
 
 /// The server's own threads. gRPC has pools beside them (timers, closures) that begin with a thread
-/// each and grow by load up to a few for each processor, whatever the number of streams.
+/// each and grow by load up to a few for each processor, whatever the number of streams; and the one
+/// thread of all timers begins with the first of them.
 fn own_threads(names: &[String]) -> Vec<String> {
-    let theirs = ["grpc", "event_engine", "default-exec", "resolver-exec", "timer_manager"];
+    let theirs =
+        ["grpc", "event_engine", "default-exec", "resolver-exec", "timer_manager", "futures-timer"];
     let is_own = |name: &&String| !theirs.iter().any(|their| name.starts_with(their));
     names.iter().filter(is_own).cloned().collect()
 }
