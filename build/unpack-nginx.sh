@@ -17,7 +17,8 @@ if ! [ -x "$nginx" ]; then
   }
   mkdir -p "$dir"
   cd "$dir"
-  apt-get download -q nginx >&2
+  # A machine that never asked knows of no packages.
+  apt-get download -q nginx >&2 || { apt-get update -q >&2 && apt-get download -q nginx >&2; }
   dpkg-deb -x nginx_*.deb .
 fi
 # What it is linked with may be missing where it was never installed.

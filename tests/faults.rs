@@ -30,5 +30,8 @@ mod proxy;
 mod python;
 #[path = "faults/retry.rs"]
 mod retry;
+#[path = "common/skip.rs"]
+#[allow(dead_code)] // Nothing here needs a patched core.
+mod skip;
 #[path = "faults/support.rs"]
 mod support;

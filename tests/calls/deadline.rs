@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use billstream::Config;
 
 use crate::common::http2::*;
+use crate::common::skip::skip;
 use crate::common::*;
 use crate::python;
 use crate::variable;
@@ -75,7 +76,7 @@ const DEADLINE_EXCEEDED: u32 = 4;
 fn python_sees_its_deadline_every_time() {
     let python = match python::ready() {
         Ok(python) => python,
-        Err(why) => return println!("deadline: skipped: {why}"),
+        Err(why) => return skip(&why),
     };
     let server = TestServer::with_copy(&database(1_000_000), Config::default());
     let calls = variable("BILLSTREAM_TEST_DEADLINES", 30).to_string();

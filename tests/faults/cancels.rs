@@ -18,6 +18,7 @@ use rusqlite::Connection;
 
 use crate::proxy::{Cut, Proxy};
 use crate::python;
+use crate::skip::skip;
 use crate::support::{
     assert_sound, billstream, commit, commit_required, environment, invoice, open, options,
     payment, rows_by_customer, seed, send_rows, upload, variable, wait_for, Guarded, Local, Rng,
@@ -448,7 +449,7 @@ fn csv(customer: &str, rows: usize) -> tempfile::NamedTempFile {
 fn from_python(field: &Field, seed: u64, count: u64) {
     let python = match python::ready() {
         Ok(python) => python,
-        Err(why) => return println!("cancels: the uploads from Python are skipped: {why}"),
+        Err(why) => return skip(&why),
     };
     let output = python
         .script("cancel.py")

@@ -14,6 +14,7 @@ use futures::{SinkExt, StreamExt};
 use grpcio::{RpcStatusCode, WriteFlags};
 use tempfile::TempDir;
 
+use crate::skip::skip;
 use crate::support::{assert_sound, code, open, options, payment, rows_by_customer, upload, Local};
 
 const MIB: usize = 1 << 20;
@@ -36,11 +37,11 @@ impl SmallDisk {
             Ok(output) if output.status.success() => Some(SmallDisk { dir }),
             Ok(output) => {
                 let why = String::from_utf8_lossy(&output.stderr);
-                println!("full disk: skipped, a tmpfs cannot be mounted: {}", why.trim());
+                skip(&format!("a tmpfs cannot be mounted: {}", why.trim()));
                 None
             }
             Err(why) => {
-                println!("full disk: skipped, there is no mount: {why}");
+                skip(&format!("there is no mount: {why}"));
                 None
             }
         }
