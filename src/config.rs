@@ -115,6 +115,9 @@ settings! {
     unary_timeout_ms: u64 = 30_000, in 0..=86_400_000;
     /// The most invoices on a page of ListInvoices; a larger page_size gives this many.
     max_page_size: usize = 1000, in 1..=100_000;
+    /// Bytes of large pages (16 KiB or more) that may wait for their clients, all together; a further one is
+    /// RESOURCE_EXHAUSTED, with RetryInfo.
+    max_answer_bytes: usize = 64 << 20, in 65_536..=68_719_476_736;
     /// Invoices that are read for a page of ListInvoices, whether they match or not, in steps of 1,024; then
     /// the page ends early, with the token of the next. It ends so after half of `unary_timeout_ms` too.
     page_scan_rows: usize = 50_000, in 1..=1_000_000_000;
@@ -241,12 +244,14 @@ impl Config {
     }
 
     /// The most bytes that all streams hold outside gRPC: [`Config::export_memory_bytes`] for each
-    /// export and [`BLOCK_CHUNKS`] chunks for each thread that scans ahead, `upload_memory_bytes` and
+    /// export, `max_answer_bytes` and a page, [`BLOCK_CHUNKS`] chunks for each thread that scans ahead, `upload_memory_bytes` and
     /// one message for each upload, and the queue and a batch for each reconcile stream.
     pub fn streams_memory_bytes(&self) -> usize {
         let reconcile =
             (self.reconcile_queue_events + self.reconcile_batch_events) * MAX_EVENT_BYTES;
         self.max_exports * self.export_memory_bytes()
+            + self.max_answer_bytes
+            + self.max_page_size * MAX_ROW_BYTES
             + self.export_workers * BLOCK_CHUNKS * (self.quick_batch_bytes() + MAX_ROW_BYTES)
             + self.max_uploads * (self.upload_memory_bytes + self.max_message_bytes)
             + self.max_reconciles * (reconcile + self.max_message_bytes)

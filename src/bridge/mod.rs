@@ -89,10 +89,15 @@ impl<T> Sender<T> {
     pub fn poll_ready(&self, cx: &mut Context<'_>) -> Poll<()> {
         // Registered before the look: a value taken in between wakes the task again.
         self.end.0.room.register(cx.waker());
-        if self.is_closed() || !self.tx.is_full() {
-            Poll::Ready(())
-        } else {
+        if self.is_closed() {
+            // Nobody wakes it any more; and kept, it would keep a task for ever that owns this sender.
+            self.end.0.room.take();
+            return Poll::Ready(());
+        }
+        if self.tx.is_full() {
             Poll::Pending
+        } else {
+            Poll::Ready(())
         }
     }
 

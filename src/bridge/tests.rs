@@ -268,3 +268,14 @@ fn a_receiver_that_waits_so_long_makes_room_too() {
     drop(tx);
     assert_eq!(rx.recv_timeout(DEADLINE), Err(RecvTimeoutError::Disconnected));
 }
+
+/// A task that owns the sender, and is woken by room in it, would otherwise keep itself.
+#[test]
+fn a_channel_without_a_receiver_keeps_no_waker() {
+    let (tx, rx) = bounded::<()>(1);
+    drop(rx);
+    let (task, waker) = Count::new();
+    assert!(tx.poll_ready(&mut Context::from_waker(&waker)).is_ready());
+    drop(waker);
+    assert_eq!(Arc::strong_count(&task), 1);
+}

@@ -27,6 +27,7 @@ use crate::service::watch::Watch;
 use crate::service::{validate, Shared};
 use crate::stop::Reason;
 use crate::store::staged::Staged;
+use crate::workers::Refused;
 
 /// Request metadata by which a client says that its upload will end in a commit.
 const COMMIT_HEADER: (&str, &[u8]) = ("billstream-commit", b"required");
@@ -187,7 +188,12 @@ impl Upload {
             let _ = reply.send(result.map(|()| staged));
         };
         // Dropped with the call, it takes the job out. There is room for every upload.
-        let _ticket = shared.spool.submit(peer, job).map_err(|_| Error::from(Reason::Stopping))?;
+        let _ticket = shared.spool.submit(peer, job).map_err(|refused| match refused {
+            Refused::Stopped => Error::from(Reason::Stopping),
+            Refused::Full(_) => {
+                shared.limits.exhausted("too many uploads wait for the disk".to_owned())
+            }
+        })?;
         self.staged = spilled.await.map_err(|_| lost_job())??;
         Ok(())
     }

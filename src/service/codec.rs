@@ -9,6 +9,7 @@ use grpcio::{GrpcSlice, Marshaller, MessageReader, Method};
 use protobuf::Message;
 
 use crate::error::{Error, Result};
+use crate::proto::report::Summary;
 use crate::service::wire::{self, Incoming};
 
 /// A request as it came.
@@ -83,6 +84,28 @@ pub struct Encoded(Cell<GrpcSlice>);
 impl<B: Into<GrpcSlice>> From<B> for Encoded {
     fn from(bytes: B) -> Encoded {
         Encoded(Cell::new(bytes.into()))
+    }
+}
+
+/// What answers a unary call.
+pub trait Response {
+    /// Its bytes that are kept until the client takes them.
+    fn bytes(&self) -> usize;
+}
+
+impl Response for Encoded {
+    fn bytes(&self) -> usize {
+        let slice = self.0.take();
+        let bytes = slice.len();
+        self.0.set(slice);
+        bytes
+    }
+}
+
+/// It is small: a line a currency.
+impl Response for Summary {
+    fn bytes(&self) -> usize {
+        0
     }
 }
 

@@ -222,19 +222,20 @@ impl ScanTask {
     /// Keeps the scan until there is room for its next chunk. It holds no thread and nothing of
     /// SQLite meanwhile.
     fn park(self: Arc<Self>, scan: Scan, sender: Sender<Chunk>) {
-        if sender.is_closed() {
-            return;
-        }
         let waker = waker_ref(&self);
+        // Before the lock: it may wake here and now. Whatever woke before `is_parked` is seen by the look below.
+        let _ = sender.poll_ready(&mut Context::from_waker(&waker));
         let mut turn = self.turn.lock().unwrap_or_else(|e| e.into_inner());
         let (_, sender) = turn.insert((scan, sender));
-        self.is_parked.store(true, Ordering::Release);
-        let ready = sender.poll_ready(&mut Context::from_waker(&waker)).is_ready();
+        self.is_parked.store(true, Ordering::SeqCst);
+        let (is_closed, is_full) = (sender.is_closed(), sender.is_full());
         drop(turn);
-        if ready {
-            ArcWake::wake_by_ref(&self);
-        } else {
+        if is_closed {
+            drop(self.take());
+        } else if is_full {
             self.shared.metrics.scans_parked.add(1);
+        } else {
+            ArcWake::wake_by_ref(&self);
         }
     }
 }

@@ -35,23 +35,24 @@ impl Limit {
         self.lock().all
     }
 
-    fn take(&self, peer: &Peer) -> std::result::Result<(), Full> {
+    /// Takes `places`, which whoever holds none gets while one is free.
+    fn take(&self, peer: &Peer, places: usize) -> std::result::Result<(), Full> {
         let mut open = self.lock();
         let free = self.max.saturating_sub(open.all);
         let (host, connection) =
             (open.of_hosts.get(peer.host()), open.of_connections.get(peer.connection()));
         self.share.check(free, host, connection)?;
-        open.all += 1;
-        open.of_hosts.add(peer.host());
-        open.of_connections.add(peer.connection());
+        open.all += places;
+        open.of_hosts.add(peer.host(), places);
+        open.of_connections.add(peer.connection(), places);
         Ok(())
     }
 
-    fn give_back(&self, peer: &Peer) {
+    fn give_back(&self, peer: &Peer, places: usize) {
         let mut open = self.lock();
-        open.all -= 1;
-        open.of_hosts.remove(peer.host());
-        open.of_connections.remove(peer.connection());
+        open.all -= places;
+        open.of_hosts.remove(peer.host(), places);
+        open.of_connections.remove(peer.connection(), places);
     }
 
     fn lock(&self) -> MutexGuard<'_, Open> {
@@ -68,13 +69,13 @@ impl Counts {
         self.0.get(name).copied().unwrap_or(0)
     }
 
-    fn add(&mut self, name: &Arc<str>) {
-        *self.0.entry(Arc::clone(name)).or_insert(0) += 1;
+    fn add(&mut self, name: &Arc<str>, places: usize) {
+        *self.0.entry(Arc::clone(name)).or_insert(0) += places;
     }
 
-    fn remove(&mut self, name: &Arc<str>) {
+    fn remove(&mut self, name: &Arc<str>, places: usize) {
         if let Some(count) = self.0.get_mut(name) {
-            *count -= 1;
+            *count -= places;
             if *count == 0 {
                 self.0.remove(name);
             }
@@ -82,11 +83,16 @@ impl Counts {
     }
 }
 
+/// An answer from which on it counts in `max_answer_bytes`.
+const LARGE_ANSWER_BYTES: usize = 16 << 10;
+
 /// The limits of one server.
 pub struct Limits {
     pub exports: Arc<Limit>,
     pub uploads: Arc<Limit>,
     pub reconciles: Arc<Limit>,
+    /// Bytes of large answers that wait for their clients.
+    answers: Arc<Limit>,
     /// Streams of every kind.
     connections: Arc<Mutex<Counts>>,
     max_streams_per_connection: usize,
@@ -106,6 +112,7 @@ impl Limits {
             exports: limit("max_exports", config.max_exports, |m| &m.exports_refused),
             uploads: limit("max_uploads", config.max_uploads, |m| &m.uploads_refused),
             reconciles: limit("max_reconciles", config.max_reconciles, |m| &m.reconciles_refused),
+            answers: limit("max_answer_bytes", config.max_answer_bytes, |m| &m.unary_refused),
             connections: Arc::default(),
             max_streams_per_connection: config.max_streams_per_connection,
             max_queued_unary: config.max_queued_unary,
@@ -126,13 +133,30 @@ impl Limits {
         if connections.get(peer.connection()) >= most {
             return Err(self.exhausted(format!("max_streams_per_connection of {most} are open")));
         }
-        limit.take(peer).map_err(|full| self.full(limit.name, limit.max, "are open", full))?;
-        connections.add(peer.connection());
-        Ok(Permit {
-            limit: Arc::clone(limit),
-            connections: Arc::clone(&self.connections),
-            peer: peer.clone(),
-        })
+        let held = self.held(limit, peer, 1, "are open")?;
+        connections.add(peer.connection(), 1);
+        Ok(Permit { held, connections: Arc::clone(&self.connections) })
+    }
+
+    fn held(&self, limit: &Arc<Limit>, peer: &Peer, places: usize, held: &str) -> Result<Held> {
+        limit.take(peer, places).map_err(|full| self.full(limit.name, limit.max, held, full))?;
+        Ok(Held { limit: Arc::clone(limit), peer: peer.clone(), places })
+    }
+
+    /// Admits an answer of so many bytes, which gRPC keeps until its client takes it, or refuses it. A small
+    /// one is as good as none.
+    pub fn hold(&self, bytes: usize, peer: impl FnOnce() -> Peer) -> Result<Option<Held>> {
+        if bytes < LARGE_ANSWER_BYTES {
+            return Ok(None);
+        }
+        let held = self.held(&self.answers, &peer(), bytes, "bytes wait for their clients");
+        held.inspect_err(|_| self.metrics.unary_refused.add(1)).map(Some)
+    }
+
+    /// Why a unary call is ended that had no thread in its time.
+    pub fn unary_waited(&self) -> Error {
+        self.metrics.unary_refused.add(1);
+        self.exhausted("unary_timeout_ms: no thread was free for the query in its time".to_owned())
     }
 
     /// Why a unary call was not queued.
@@ -170,17 +194,28 @@ fn lock(connections: &Mutex<Counts>) -> MutexGuard<'_, Counts> {
     connections.lock().unwrap_or_else(|e| e.into_inner())
 }
 
+/// Places of a limit, which are free when it is dropped.
+pub struct Held {
+    limit: Arc<Limit>,
+    peer: Peer,
+    places: usize,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.limit.give_back(&self.peer, self.places);
+    }
+}
+
 /// The place of one open stream.
 pub struct Permit {
-    limit: Arc<Limit>,
+    held: Held,
     connections: Arc<Mutex<Counts>>,
-    peer: Peer,
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.limit.give_back(&self.peer);
-        lock(&self.connections).remove(self.peer.connection());
+        lock(&self.connections).remove(self.held.peer.connection(), 1);
     }
 }
 

@@ -187,7 +187,10 @@ impl Shared {
             }
             let due = (from..from + AT_ONCE).filter_map(|key| {
                 let wait = list.waits.get_mut(key).filter(|wait| is_due(wait))?;
-                wait.due = NEVER;
+                // Who is woken for another reason may look no more this round, and keeps its time.
+                if wait.due <= self.rounds() {
+                    wait.due = NEVER;
+                }
                 Some(wait.task.clone())
             });
             let due: Vec<Waker> = due.collect();
@@ -277,6 +280,29 @@ mod tests {
             }))
         });
         assert_eq!(looks, 3);
+    }
+
+    #[test]
+    fn a_wait_that_is_woken_for_nothing_keeps_its_time() {
+        started(|sweep| {
+            std::thread::scope(|scope| {
+                scope.spawn(|| {
+                    while sweep.0.list().waits.is_empty() {
+                        std::thread::yield_now();
+                    }
+                    sweep.0.wake(|_| true);
+                });
+                let mut looks = 0;
+                block_on(sweep.watch(None, pending(), || {
+                    looks += 1;
+                    if looks < 3 {
+                        Look::In(2 * TICK)
+                    } else {
+                        Look::Over(())
+                    }
+                }));
+            });
+        });
     }
 
     #[test]

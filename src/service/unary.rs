@@ -1,6 +1,6 @@
 //! GetSummary and ListInvoices: one job of a worker thread each.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -15,7 +15,7 @@ use crate::proto::report::{
     CurrencyTotal, ListInvoicesRequest, ListInvoicesResponse, Summary, SummaryRequest,
 };
 use crate::service::call::{is_over, Call, Requests};
-use crate::service::codec::{Encoded, Request};
+use crate::service::codec::{Encoded, Request, Response};
 use crate::service::sweep::Look;
 use crate::service::{status, token, validate, Shared};
 use crate::stop::{Reason, Stop};
@@ -155,7 +155,7 @@ impl Drop for Counted<'_> {
 }
 
 /// Makes a query of the message of the call, runs it, and sends its result.
-fn answer<M, T: Send + 'static, R>(
+fn answer<M, T: Response + Send + 'static, R>(
     shared: &Arc<Shared>,
     ctx: RpcContext<'_>,
     mut requests: Requests<M>,
@@ -176,10 +176,16 @@ fn answer<M, T: Send + 'static, R>(
             Ok(Answer::Later(queued)) => later(&call, &mut requests, queued).await,
             Err(error) => Err(error),
         };
+        // What comes now takes no thread, and as long as the client likes.
+        drop(counted);
+        let result = result.and_then(|response| {
+            let held = call.shared.limits.hold(response.bytes(), || call.peer())?;
+            Ok((response, held))
+        });
         call.count(&result);
-        let sent = match result {
-            Ok(response) => sink.success(response),
-            Err(error) => sink.fail(status::status(&error)),
+        let (sent, _held) = match result {
+            Ok((response, held)) => (sink.success(response), held),
+            Err(error) => (sink.fail(status::status(&error)), None),
         };
         // An error here is a call that is over already.
         call.leave(sent.map(drop), &mut requests).await;
@@ -195,6 +201,8 @@ enum Answer<T> {
 struct Queued<T> {
     result: oneshot::Receiver<Result<T>>,
     stop: Stop,
+    /// Whether a thread has it.
+    has_begun: Arc<AtomicBool>,
     _ticket: Ticket,
 }
 
@@ -220,13 +228,20 @@ fn begin<T: Send + 'static>(
 /// The result of a query that a worker thread has, or why nobody waits for it any more: then the query
 /// ends too.
 async fn later<M, T>(call: &Call, requests: &mut Requests<M>, queued: Queued<T>) -> Result<T> {
-    let Queued { result, stop, _ticket } = queued;
+    let Queued { result, stop, has_begun, _ticket } = queued;
     let result = async { result.await.unwrap_or_else(|_| Err(lost_job())) };
     let look = || {
         if is_over(requests) {
             stop.stop(Reason::ClientGone);
         }
-        stop.check().map_or_else(|why| Look::Over(Err(why)), |()| Look::In(LOOK))
+        match stop.reason() {
+            None => Look::In(LOOK),
+            // It may find a thread sooner when it comes again.
+            Some(Reason::Limit(_)) if !has_begun.load(Ordering::Relaxed) => {
+                Look::Over(Err(call.shared.limits.unary_waited()))
+            }
+            Some(why) => Look::Over(Err(why.into())),
+        }
     };
     call.shared.sweep.watch(None, result, look).await
 }
@@ -241,8 +256,11 @@ fn queue<T: Send + 'static>(
 ) -> Result<Queued<T>> {
     let (stop, shared) = (stop(call), &call.shared);
     let (reply, result) = oneshot::channel();
-    let (for_job, reader) = (stop.clone(), shared.store.reader.clone());
+    let has_begun = Arc::new(AtomicBool::new(false));
+    let (for_job, begins, reader) =
+        (stop.clone(), Arc::clone(&has_begun), shared.store.reader.clone());
     let job = move || {
+        begins.store(true, Ordering::Relaxed);
         let result = for_job.check().and_then(|()| reader.read(&for_job, read));
         // OK to fail: the call is over.
         let _ = reply.send(result);
@@ -253,7 +271,7 @@ fn queue<T: Send + 'static>(
         _ => shared.unary.submit(&peer, job),
     };
     let _ticket = ticket.map_err(|refused| shared.limits.unary_refused(refused))?;
-    Ok(Queued { result, stop, _ticket })
+    Ok(Queued { result, stop, has_begun, _ticket })
 }
 
 /// The worker dropped the job: it panicked, or the server is stopping.
@@ -265,7 +283,7 @@ fn lost_job() -> Error {
 fn stop(call: &Call) -> Stop {
     let max_ms = call.shared.config.unary_timeout_ms;
     let until = Instant::now() + Duration::from_millis(max_ms);
-    let limit = format!("unary_timeout_ms: the query took more than {max_ms} ms");
+    let limit = format!("unary_timeout_ms: the query took more than {max_ms} ms, with its wait");
     call.stop(&call.shared.stopping.queries)
         .when(move || Instant::now() >= until, Reason::Limit(limit))
 }

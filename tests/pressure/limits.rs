@@ -17,6 +17,9 @@ use grpcio::{
     ClientDuplexSender, ClientSStreamReceiver, RpcStatus, RpcStatusCode, WriteFlags,
 };
 
+use protobuf::Message;
+
+use crate::common::http2::{Frame, Http2, DATA, END_STREAM};
 use crate::common::*;
 use crate::support::*;
 
@@ -344,4 +347,31 @@ fn summary_times(client: &Client) -> Vec<Duration> {
         start.elapsed()
     };
     (0..200).map(call).collect()
+}
+
+/// Pages that nobody takes: gRPC has to keep them, and they are bounded.
+#[test]
+fn pages_that_wait_for_their_clients_are_bounded() {
+    const CALLS: usize = 100;
+    let _alone = alone();
+    let config = Config { max_answer_bytes: 1 << 20, ..Config::default() };
+    let server = TestServer::with_copy(&database(10_000), config);
+    let polite = server.client();
+    let page = ListInvoicesRequest { page_size: 1000, ..Default::default() };
+    let bytes = polite.list_invoices(&page, at_once()).unwrap().compute_size() as usize;
+    let mut greedy = Http2::connect_with_window(&server.addr(), 0);
+    for call in 0..CALLS {
+        let stream = 2 * call as u32 + 1;
+        greedy.open(stream, "/billing.v1.ReportService/ListInvoices").unwrap();
+        let mut message = vec![0];
+        message.extend((page.compute_size() as u32).to_be_bytes());
+        page.write_to_vec(&mut message).unwrap();
+        greedy.send(&Frame::new(DATA, END_STREAM, stream, message)).unwrap();
+    }
+    let refused = || server.get().metrics().unary_refused.get() as usize;
+    // It gets less than half, as its connection's share.
+    eventually("the others are refused", || (CALLS - refused()) * bytes <= 1 << 20);
+    println!("{} of {CALLS} pages of {bytes} bytes wait", CALLS - refused());
+    assert_eq!(polite.list_invoices(&page, at_once()).unwrap().invoices.len(), 1000);
+    drop(greedy);
 }
