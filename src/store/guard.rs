@@ -11,9 +11,11 @@ use std::fs::{File, Metadata};
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
 
 use rusqlite::Connection;
 
+use crate::error::Error;
 use crate::store::file::{DatabaseFile, Identity};
 use crate::store::open::SQLITE_MAGIC;
 use crate::store::wal_file::{self, beside, Log, State, FRAME_HEADER_BYTES, HEADER_BYTES};
@@ -56,6 +58,23 @@ impl fmt::Display for Fault {
             Fault::Unreadable(what) => write!(f, "{what} (until it can be)"),
             Fault::Damaged(what) => write!(f, "{what} (until a restart)"),
         }
+    }
+}
+
+/// Whether SQLite has found the file malformed, and how; shared by all who read it and the one who writes it.
+#[derive(Clone, Debug, Default)]
+pub struct Malformed(Arc<OnceLock<String>>);
+
+impl Malformed {
+    /// To be called with each error of the database: the first that tells of it stays.
+    pub fn note(&self, error: &Error) {
+        if let Error::Malformed(why) = error {
+            self.0.get_or_init(|| format!("the database file is malformed: {why}"));
+        }
+    }
+
+    pub fn fault(&self) -> Option<Fault> {
+        self.0.get().cloned().map(Fault::Damaged)
     }
 }
 
@@ -166,6 +185,16 @@ impl Guard {
         Ok(index)
     }
 
+    /// Before a rollback, with the lock on writing: a large transaction has put frames into the log, behind
+    /// what the wal-index tells of. Anything else that is new there is for the next look.
+    pub fn rolling_back(&mut self) {
+        let looked =
+            self.log.look().and_then(|log| self.check_log(&log, &self.index()?).map(|()| log));
+        if let Ok(log) = looked {
+            self.log.left = change(&log);
+        }
+    }
+
     /// The log was copied into the database: both were changed by SQLite.
     pub fn checkpointed(&mut self) {
         for watched in [&mut self.db, &mut self.log] {
@@ -173,6 +202,11 @@ impl Guard {
                 watched.left = change(&metadata);
             }
         }
+    }
+
+    #[cfg(test)]
+    pub fn is_log_as_left(&self) -> bool {
+        self.log.file.metadata().is_ok_and(|file| change(&file) == self.log.left)
     }
 
     /// The size of the log's file, of which the log may be a part.

@@ -75,7 +75,8 @@ impl Store {
         let reader = Reader::open(file.path(), config)?;
         let wal_pressure = WalPressure::default();
         let committed = Arc::new(AtomicI64::new(read::last_sequence(&conn)?));
-        let wal = Wal::new((&file, &conn), config, Arc::clone(metrics), wal_pressure.clone())?;
+        let (pressure, malformed) = (wal_pressure.clone(), reader.malformed.clone());
+        let wal = Wal::new((&file, &conn), config, Arc::clone(metrics), pressure, malformed)?;
         let (writer, stop, thread) =
             write::start(conn, wal, config, Arc::clone(metrics), Arc::clone(&committed))?;
         let thread = StoreThread { writer: Some((stop, thread)), file };

@@ -13,6 +13,7 @@ use crate::error::{Error, Result};
 use crate::model::Filter;
 use crate::stop::Stop;
 use crate::store::encode::{add_push_invoice, push_rows, sequence, Chunk};
+use crate::store::guard::Malformed;
 use crate::store::open::set_pragmas;
 use crate::store::sql;
 
@@ -30,6 +31,8 @@ pub struct Reader {
     /// `None` once it was closed.
     pool: Arc<RwLock<Option<Pool>>>,
     busy_timeout: Duration,
+    /// What reads find, and the writer is to know of.
+    pub malformed: Malformed,
 }
 
 /// How long all connections may take to open, beside `busy_timeout_ms`, which may be nothing.
@@ -60,7 +63,8 @@ impl Reader {
             .error_handler(Box::new(r2d2::LoggingErrorHandler))
             .build(manager)
             .map_err(|e| Error::Unusable(format!("cannot read {}: {e}", path.display())))?;
-        Ok(Reader { pool: Arc::new(RwLock::new(Some(pool))), busy_timeout })
+        let pool = Arc::new(RwLock::new(Some(pool)));
+        Ok(Reader { pool, busy_timeout, malformed: Malformed::default() })
     }
 
     /// Connections that are checked out.
@@ -93,7 +97,7 @@ impl Reader {
         conn.progress_handler(PROGRESS_INSTRUCTIONS, Some(move || watched.is_stopped()))?;
         let _unwatched = Unwatched(&conn);
         // What SQLite calls it when it is interrupted is of no interest, only why it was.
-        read(&conn).map_err(|error| stop.reason().map_or(error, Error::from))
+        self.noted(read(&conn)).map_err(|error| stop.reason().map_or(error, Error::from))
     }
 
     /// [`Reader::read`] for a thread that must not wait: `None` when no connection is free, or another
@@ -103,10 +107,14 @@ impl Reader {
         conn.busy_timeout(Duration::ZERO)?;
         let result = read(&conn);
         conn.busy_timeout(self.busy_timeout)?;
-        match result {
+        match self.noted(result) {
             Err(Error::Unavailable(_)) => Ok(None),
             result => result.map(Some),
         }
+    }
+
+    fn noted<T>(&self, result: Result<T>) -> Result<T> {
+        result.inspect_err(|error| self.malformed.note(error))
     }
 }
 

@@ -12,7 +12,7 @@ use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::metrics::Metrics;
 use crate::store::file::DatabaseFile;
-use crate::store::guard::{Fault, Guard, Index};
+use crate::store::guard::{Fault, Guard, Index, Malformed};
 use crate::store::scan::WalPressure;
 use crate::store::sql;
 use crate::store::wal_file::State;
@@ -23,6 +23,7 @@ const LEAVE_TIMEOUT: Duration = Duration::from_millis(1000);
 
 pub struct Wal {
     guard: Guard,
+    malformed: Malformed,
     /// What was found for good; until the next start nothing more is written.
     damage: Option<Fault>,
     /// Whether a fault has been told of and lasts.
@@ -47,9 +48,11 @@ impl Wal {
         config: &Config,
         metrics: Arc<Metrics>,
         pressure: WalPressure,
+        malformed: Malformed,
     ) -> Result<Wal> {
         Ok(Wal {
             guard: Guard::new(db, conn)?,
+            malformed,
             damage: None,
             is_faulty: false,
             renewed: None,
@@ -92,10 +95,15 @@ impl Wal {
         Ok(())
     }
 
+    /// To be called before the rollback of a transaction that [`Wal::begun`] has let write.
+    pub fn rolling_back(&mut self) {
+        self.guard.rolling_back();
+    }
+
     /// Where SQLite has found the file malformed, nothing more is written to it.
     pub fn note(&mut self, error: &Error) {
-        if let Error::Malformed(why) = error {
-            let fault = Fault::Damaged(format!("the database file is malformed: {why}"));
+        self.malformed.note(error);
+        if let Some(fault) = self.lasting() {
             // OK to drop: the job has this error.
             drop(self.judge::<()>(Err(fault)));
         }
@@ -104,7 +112,7 @@ impl Wal {
     /// Empties the log when it has reached its limit, or copies it. To be called after each commit.
     pub fn limit(&mut self, conn: &Connection) {
         let size = self.measure();
-        if self.is_faulty {
+        if self.is_faulty || self.lasting().is_some() {
             return;
         }
         if size >= self.next_bytes {
@@ -147,7 +155,7 @@ impl Wal {
     /// Leaves everything in the database file, also in one that was moved.
     pub fn close(&mut self, conn: &Connection) {
         let is_well = self.look(conn);
-        if self.damage.is_none() && !self.checkpoint(conn, "TRUNCATE", LEAVE_TIMEOUT) {
+        if self.lasting().is_none() && !self.checkpoint(conn, "TRUNCATE", LEAVE_TIMEOUT) {
             log::info!("another process reads the database: its log is left as it is");
         }
         if !is_well {
@@ -168,7 +176,7 @@ impl Wal {
             if let Err(error) = conn.execute_batch("ROLLBACK") {
                 log::error!("a rollback failed: {error}");
             }
-        } else if matches!(checked, Err(Fault::Damaged(_))) && self.damage.is_none() {
+        } else if matches!(checked, Err(Fault::Damaged(_))) && self.lasting().is_none() {
             // Another process may be writing.
             return false;
         }
@@ -176,11 +184,18 @@ impl Wal {
     }
 
     fn check_begun(&mut self) -> std::result::Result<Index, Fault> {
-        self.damage.clone().map_or_else(|| self.guard.check_begun(), Err)
+        self.lasting().map_or_else(|| self.guard.check_begun(), Err)
+    }
+
+    /// What was found for good, by the writer or by a reader.
+    fn lasting(&self) -> Option<Fault> {
+        self.damage.clone().or_else(|| self.malformed.fault())
     }
 
     /// Tells of a fault once, and of its end; clients hear less than the log.
     fn judge<T>(&mut self, checked: std::result::Result<T, Fault>) -> Result<T> {
+        // Found since the look began, and not by it.
+        let checked = self.lasting().map_or(checked, Err);
         let was_faulty = std::mem::replace(&mut self.is_faulty, checked.is_err());
         self.metrics.file_faults.set(self.is_faulty.into());
         match &checked {
@@ -250,4 +265,78 @@ const FAULTY: &str =
 
 fn renew(conn: &Connection) -> rusqlite::Result<State> {
     conn.prepare_cached(sql::RENEW_FILE_STATE)?.query_row([], |row| row.get(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::open::open_writer;
+
+    /// A database that is open, and what is to be dropped after its connection.
+    fn database() -> (Wal, Connection, DatabaseFile, tempfile::TempDir) {
+        let dir = tempfile::tempdir().unwrap();
+        let config = Config { db: dir.path().join("bills.db"), ..Config::default() };
+        let (file, conn) = open_writer(&config).unwrap();
+        conn.query_row("SELECT count(*) FROM invoices", [], |_| Ok(())).unwrap();
+        let (pressure, malformed) = (WalPressure::default(), Malformed::default());
+        let wal = Wal::new((&file, &conn), &config, Arc::default(), pressure, malformed).unwrap();
+        (wal, conn, file, dir)
+    }
+
+    fn grow(conn: &Connection, bytes: i64) {
+        let grow = "INSERT INTO bulk_commits (batch_id, count, first_sequence, last_sequence)
+            VALUES (hex(randomblob(?1)), 0, 0, 0)";
+        conn.execute(grow, [bytes]).unwrap();
+    }
+
+    fn commit(wal: &mut Wal, conn: &Connection, between: impl FnOnce(&mut Wal)) -> Result<()> {
+        conn.execute_batch("BEGIN IMMEDIATE").unwrap();
+        wal.begun(conn).unwrap();
+        grow(conn, 10);
+        between(wal);
+        conn.execute_batch("COMMIT").unwrap();
+        wal.committed(conn)
+    }
+
+    #[test]
+    fn a_commit_after_the_file_was_found_malformed_is_not_acknowledged_nor_copied() {
+        let malformed = Error::Malformed("SQLite: on purpose".to_owned());
+        for is_found_by_a_reader in [false, true] {
+            let (mut wal, conn, _file, _dir) = database();
+            wal.checkpoint_bytes = 1;
+            commit(&mut wal, &conn, |_| ()).unwrap();
+            let found = commit(&mut wal, &conn, |wal| match is_found_by_a_reader {
+                true => wal.malformed.clone().note(&malformed),
+                false => wal.note(&malformed),
+            });
+            assert!(matches!(found, Err(Error::Unavailable(_))), "{found:?}");
+            wal.limit(&conn);
+            let index = wal.guard.index().unwrap();
+            assert!(index.copied < index.frames, "{index:?}");
+        }
+    }
+
+    /// Or the next transaction would read the whole log to see what they are.
+    #[test]
+    fn what_a_rollback_leaves_in_the_log_is_known() {
+        let (mut wal, conn, file, _dir) = database();
+        conn.pragma_update(None, "cache_size", 10).unwrap();
+        commit(&mut wal, &conn, |_| ()).unwrap();
+        let committed = wal.guard.log_file_bytes();
+        for damage in [None, Some(0)] {
+            conn.execute_batch("BEGIN IMMEDIATE").unwrap();
+            wal.begun(&conn).unwrap();
+            (0..100).for_each(|_| grow(&conn, 5000));
+            assert!(wal.guard.log_file_bytes() > 2 * committed, "nothing was spilled");
+            if let Some(at) = damage {
+                use std::os::unix::fs::FileExt;
+                let log = crate::store::wal_file::beside(file.path(), "-wal");
+                let log = std::fs::File::options().write(true).open(log).unwrap();
+                log.write_all_at(&[0; 32], at).unwrap();
+            }
+            wal.rolling_back();
+            conn.execute_batch("ROLLBACK").unwrap();
+            assert_eq!(wal.guard.is_log_as_left(), damage.is_none());
+        }
+    }
 }

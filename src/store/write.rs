@@ -209,7 +209,11 @@ impl WriterThread {
                 self.metrics.commits.add(1);
                 self.metrics.jobs_committed.add(group.len() as u64);
             }
-            _ => self.roll_back(),
+            _ if self.conn.is_autocommit() => {}
+            _ => {
+                self.wal.rolling_back();
+                self.roll_back();
+            }
         }
         attempt
     }

@@ -9,7 +9,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use billstream::client::Client;
-use billstream::proto::report::SummaryRequest;
+use billstream::proto::report::{ExportRequest, SummaryRequest};
+use futures::executor::block_on;
+use futures::TryStreamExt;
 use grpcio::RpcStatusCode;
 use rusqlite::Connection;
 use tempfile::TempDir;
@@ -242,6 +244,53 @@ fn a_malformed_file_takes_no_more_uploads() {
     for _ in 0..3 {
         let next = upload(&client, "b", ROWS, None).unwrap_err();
         assert_eq!(code(&next), Some(RpcStatusCode::UNAVAILABLE), "{next}");
+    }
+}
+
+/// It need not be in what an upload looks at.
+#[test]
+fn a_file_that_a_read_finds_malformed_takes_no_more_uploads() {
+    let mut case = Case::new();
+    upload(&case.client, "b", 5000, None).unwrap();
+    case.stop();
+    let conn = Connection::open(&case.db).unwrap();
+    let root = "SELECT rootpage FROM sqlite_schema WHERE name = 'invoices'";
+    let root: u64 = conn.query_row(root, [], |row| row.get::<_, i64>(0)).unwrap() as u64;
+    drop(conn);
+    garble_leaves_in_the_middle(&case.db, root);
+    let served = Served::start(&case.db, &[]);
+    let client = Client::new(&served.addr.to_string());
+    upload(&client, "c", ROWS, None).unwrap();
+    let export = || {
+        let mut rows = client.export_invoices(&ExportRequest::new(), options()).unwrap();
+        block_on(async {
+            while rows.try_next().await?.is_some() {}
+            Ok(())
+        })
+    };
+    let found: grpcio::Result<()> = export();
+    assert_eq!(code(&found.unwrap_err()), Some(RpcStatusCode::INTERNAL));
+    for i in 0..3 {
+        let next = upload(&client, &format!("d{i}"), ROWS, None).unwrap_err();
+        assert_eq!(code(&next), Some(RpcStatusCode::UNAVAILABLE), "{next}");
+    }
+    // Reads go on as they can.
+    let summary = client.get_summary(&SummaryRequest::new(), options()).unwrap();
+    assert_eq!(summary.invoice_count as usize, 5000 + 2 * ROWS);
+    assert_eq!(code(&export().unwrap_err()), Some(RpcStatusCode::INTERNAL));
+}
+
+/// Three children in the middle of a b-tree's root, which has one level below it.
+fn garble_leaves_in_the_middle(db: &Path, root: u64) {
+    let bytes = fs::read(db).unwrap();
+    let page = &bytes[(root as usize - 1) * 4096..][..4096];
+    assert_eq!(page[0], 5, "an interior page of a table");
+    let u16_at = |at: usize| usize::from(u16::from_be_bytes([page[at], page[at + 1]]));
+    let cells = u16_at(3);
+    for i in cells / 2..cells / 2 + 3 {
+        let cell = u16_at(12 + 2 * i);
+        let child = u32::from_be_bytes(page[cell..cell + 4].try_into().unwrap());
+        garble(db, (u64::from(child) - 1) * 4096);
     }
 }
 
