@@ -1,13 +1,13 @@
 //! Putting a backup in the place of a database.
 
 use std::fs;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{chown, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, OpenFlags};
 
 use crate::error::{Error, Result};
-use crate::store::file::{temporary, unusable, DatabaseFile};
+use crate::store::file::{sync_directory, temporary, unusable, DatabaseFile};
 use crate::store::maintain::{check_connection, copy_database};
 use crate::store::open::{open_reader, refuse_other_program};
 use crate::store::wal_file::{self, beside};
@@ -22,7 +22,9 @@ pub struct Restored {
 }
 
 /// Puts a copy of the backup `from` at `db`. The backup is checked first, and a database that a server has
-/// is refused. A kill at any moment leaves the old database or the new one, whole.
+/// is refused. A kill at any moment leaves the old database or the new one, whole; where the old one has a log
+/// that cannot be brought into it, a kill may leave an empty file, which a start refuses until a restore was
+/// run again.
 ///
 /// What was there is kept beside it under a name that ends in `.before-restore` (and a number), with its log
 /// where that could not be brought into it; unless `keep` is false.
@@ -37,8 +39,9 @@ pub fn restore(from: &Path, db: &Path, keep: bool) -> Result<Restored> {
     let new = temporary(&path, "restore")?;
     copy_database(&source, new.path()).map_err(|e| unusable(&path, &e))?;
     let kept = if path.exists() { put_aside(&path, new.path(), keep)? } else { None };
-    // With the file of a log that is not in the database any more, a start would refuse it.
-    remove(&beside(&path, "-journal"))?;
+    if LOGS.iter().any(|suffix| has_bytes(&beside(&path, suffix))) {
+        clear(&mut target)?;
+    }
     target.put(new)?;
     for suffix in ["-wal", "-shm"] {
         remove(&beside(&path, suffix))?;
@@ -49,7 +52,7 @@ pub fn restore(from: &Path, db: &Path, keep: bool) -> Result<Restored> {
 
 /// A file without a log needs no file beside it, and may be where none can be made.
 fn open_backup(from: &Path) -> Result<Connection> {
-    let has_log = ["-wal", "-journal"].iter().any(|suffix| beside(from, suffix).exists());
+    let has_log = LOGS.iter().any(|suffix| beside(from, suffix).exists());
     if has_log || !from.is_file() {
         return open_reader(from);
     }
@@ -63,14 +66,56 @@ fn open_backup(from: &Path) -> Result<Connection> {
     Ok(conn)
 }
 
+const LOGS: [&str; 2] = ["-wal", "-journal"];
+
+fn has_bytes(path: &Path) -> bool {
+    path.metadata().is_ok_and(|file| file.len() > 0)
+}
+
+/// Takes away the old file and then its log, which SQLite might replay into the new file, and without which
+/// the old one would have lost rows in silence. A start refuses what is there in between.
+fn clear(target: &mut DatabaseFile) -> Result<()> {
+    // Its lock file tells a start that there was a database, also where this fails.
+    target.keep();
+    let path = target.path();
+    let empty = temporary(path, "restore")?;
+    if path.exists() {
+        set_owner(empty.path(), path)?;
+    }
+    target.put(empty)?;
+    LOGS.iter().try_for_each(|suffix| remove(&beside(path, suffix)))?;
+    sync_directory(path).map_err(|e| unusable(path, &e))
+}
+
+/// Gives `new` the permissions and the owner of `old`, as far as this process may.
+fn set_owner(new: &Path, old: &Path) -> Result<()> {
+    let failed = |e: std::io::Error| unusable(old, &e);
+    let (is, was) = (new.metadata().map_err(failed)?, old.metadata().map_err(failed)?);
+    fs::set_permissions(new, was.permissions()).map_err(failed)?;
+    if (is.uid(), is.gid()) == (was.uid(), was.gid()) {
+        return Ok(());
+    }
+    let owned = chown(new, Some(was.uid()), Some(was.gid()));
+    match owned {
+        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
+            // OK to fail: it is another's group, which the warning is of too.
+            let _ = chown(new, None, Some(was.gid()));
+            let (db, uid, gid) = (old.display(), was.uid(), was.gid());
+            log::warn!("{db} cannot be given to its owner {uid}:{gid}: {error}");
+            Ok(())
+        }
+        owned => owned.map_err(failed),
+    }
+}
+
 /// Makes the old database one file, if it can be one, and copies it to a name of its own.
 fn put_aside(path: &Path, new: &Path, keep: bool) -> Result<Option<PathBuf>> {
-    let failed = |e: &dyn std::fmt::Display| unusable(path, e);
-    let old = path.metadata().map_err(|e| failed(&e))?;
-    fs::set_permissions(new, old.permissions()).map_err(|e| failed(&e))?;
-    std::os::unix::fs::chown(new, Some(old.uid()), Some(old.gid())).map_err(|e| failed(&e))?;
-    if let Err(error) = empty_log(path) {
-        log::warn!("the log of {} stays beside the old file: {error}", path.display());
+    set_owner(new, path)?;
+    // SQLite would delete the log of an empty file.
+    if has_bytes(path) {
+        if let Err(error) = empty_log(path) {
+            log::warn!("the log of {} is not brought into the file: {error}", path.display());
+        }
     }
     if !keep {
         return Ok(None);
@@ -78,10 +123,11 @@ fn put_aside(path: &Path, new: &Path, keep: bool) -> Result<Option<PathBuf>> {
     let kept = free_name(path);
     for suffix in ["-wal", "-journal", ""] {
         let old = beside(path, suffix);
-        if old.metadata().is_ok_and(|file| file.len() > 0) {
+        if has_bytes(&old) {
             copy_file(&old, &beside(&kept, suffix))?;
         }
     }
+    sync_directory(path).map_err(|e| unusable(path, &e))?;
     Ok(Some(kept))
 }
 
@@ -97,7 +143,10 @@ fn free_name(path: &Path) -> PathBuf {
     let numbered = (2..).map(|n| beside(path, &format!(".before-restore-{n}")));
     let mut names = std::iter::once(beside(path, ".before-restore")).chain(numbered);
     // OK because the numbers do not end.
-    names.find(|name| !name.exists()).expect("a name that is free")
+    let is_free = |name: &PathBuf| {
+        ["", "-wal", "-journal"].iter().all(|suffix| !beside(name, suffix).exists())
+    };
+    names.find(is_free).expect("a name that is free")
 }
 
 fn copy_file(from: &Path, to: &Path) -> Result<()> {

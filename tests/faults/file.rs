@@ -13,6 +13,7 @@ use billstream::proto::report::{ExportRequest, SummaryRequest};
 use futures::executor::block_on;
 use futures::TryStreamExt;
 use grpcio::RpcStatusCode;
+use rusqlite::config::DbConfig;
 use rusqlite::Connection;
 use tempfile::TempDir;
 
@@ -555,4 +556,81 @@ fn a_restore_checks_the_backup_and_keeps_the_old() {
     let temporary = |name: &&String| name.contains("-restore-") || name.contains("-partial-");
     assert_eq!(names(case.dir.path()).iter().filter(temporary).count(), 0, "{before:?}");
     Served::start(&db, &[]).stop();
+}
+
+/// A log of the first schema tells of no state, so no start could refuse it. The log's name cannot be removed
+/// while it is mounted: what is there then is what a kill just before would leave.
+#[test]
+fn a_restore_puts_nothing_beside_a_log_that_is_not_of_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let (db, copy) = (dir.path().join("bills.db"), dir.path().join("copy.db"));
+    let (log, spare) = (dir.path().join("bills.db-wal"), dir.path().join("spare"));
+    version_1(&db);
+    version_1(&copy);
+    let conn = Connection::open(&db).unwrap();
+    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).unwrap();
+    conn.pragma_update(None, "journal_mode", "wal").unwrap();
+    let row = "INSERT INTO invoices VALUES (?1, ?1, 'old', 1, 'EUR', 1, 0, 0, 0, '')";
+    conn.execute(row, [1]).unwrap();
+    // Who reads what was before the last commit keeps the log from being brought into the file.
+    let reader = Connection::open(&db).unwrap();
+    reader.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).unwrap();
+    reader.execute_batch("BEGIN; SELECT count(*) FROM invoices").unwrap();
+    conn.execute(row, [2]).unwrap();
+    File::create(&spare).unwrap();
+    let mount = Command::new("mount").arg("--bind").args([&log, &log]).output();
+    if !mount.is_ok_and(|output| output.status.success()) {
+        return skip("nothing can be mounted");
+    }
+    let message = std::panic::catch_unwind(|| refusal_of_restore(&db, &copy));
+    assert!(Command::new("umount").arg("--lazy").arg(&log).status().unwrap().success());
+    assert!(message.unwrap().contains("bills.db-wal"));
+    drop((reader, conn));
+    assert!(log.metadata().unwrap().len() > 0);
+    assert!(refusal(&db).contains("its log"));
+    // And a kill after it is removed.
+    fs::rename(&log, &spare).unwrap();
+    assert!(refusal(&db).contains("it was cut to nothing"));
+    fs::rename(&spare, &log).unwrap();
+    let kept = dir.path().join("bills.db.before-restore");
+    assert_eq!(rows_by_customer(&open(&kept))["old"], 2, "with its log");
+    restore(&copy, &db);
+    assert!(!log.exists());
+    Served::start(&db, &[]).stop();
+    assert_eq!(rows_by_customer(&open(&db)).len(), 0);
+}
+
+fn restore(from: &Path, db: &Path) {
+    let mut restore = billstream();
+    let done = restore.args(["restore", "--from"]).arg(from).arg("--db").arg(db).output().unwrap();
+    assert!(done.status.success(), "{done:?}");
+}
+
+/// What is restored is then its own, and the group's.
+#[test]
+fn a_member_of_the_group_may_restore_a_file_of_another() {
+    use std::os::unix::fs::{chown, MetadataExt, PermissionsExt};
+    use std::os::unix::process::CommandExt;
+    const GROUP: u32 = 4242;
+    let mut case = Case::new();
+    let copy = case.path("copy.db");
+    backup(&case.db, &copy);
+    case.stop();
+    // The program may be where another user cannot go.
+    let program = case.path("program");
+    fs::copy(billstream().get_program(), &program).unwrap();
+    let paths = names(case.dir.path()).into_iter().map(|name| case.path(&name));
+    for path in paths.chain([case.dir.path().to_owned()]) {
+        if chown(&path, Some(4243), Some(GROUP)).is_err() {
+            return skip("no file can be given to another");
+        }
+        let mode = if path.is_dir() || path == program { 0o770 } else { 0o660 };
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+    }
+    let mut restore = Command::new(&program);
+    restore.args(["restore", "--from"]).arg(&copy).arg("--db").arg(&case.db);
+    let done = restore.uid(4244).gid(GROUP).output().unwrap();
+    assert!(done.status.success(), "{done:?}");
+    let restored = case.db.metadata().unwrap();
+    assert_eq!((restored.uid(), restored.gid(), restored.mode() & 0o777), (4244, GROUP, 0o660));
 }
