@@ -26,6 +26,13 @@ pub fn open_writer(config: &Config) -> Result<(DatabaseFile, Connection)> {
     refuse_header(&file)?;
     let path = file.path();
     wal_file::refuse_foreign(path)?;
+    if let Some(bytes) = wal_file::headless(path).map_err(|e| unusable(path, &e))? {
+        let log = wal_file::beside(path, "-wal");
+        log::warn!(
+            "{} begins with no whole header: its {bytes} bytes are passed over",
+            log.display()
+        );
+    }
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut conn = Connection::open_with_flags(path, flags).map_err(|e| unusable(path, &e))?;
     prepare(&mut conn, config).map_err(|e| match e {

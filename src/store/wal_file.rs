@@ -181,6 +181,17 @@ pub fn refuse_foreign(db: &Path) -> Result<()> {
     Err(unusable(db, &why))
 }
 
+/// The size in bytes of a log that SQLite passes over in silence, since its header is not whole.
+pub fn headless(db: &Path) -> io::Result<Option<u64>> {
+    let path = beside(db, "-wal");
+    if !path.exists() {
+        return Ok(None);
+    }
+    let log = File::open(path)?;
+    let bytes = log.metadata()?.len();
+    Ok((bytes > 0 && Chain::open(log)?.is_none()).then_some(bytes))
+}
+
 /// Whether the log tells of states, and none is the file's.
 pub fn is_foreign(db: &Path) -> io::Result<bool> {
     let path = beside(db, "-wal");
@@ -228,7 +239,9 @@ mod tests {
         assert_eq!(Log::read(&path).unwrap().frames, 3);
         file.set_len(HEADER_BYTES as u64 + 4096).unwrap();
         assert_eq!(Log::read(&path).unwrap().frames, 0);
+        assert_eq!(headless(&db).unwrap(), None);
         file.write_all_at(&[1], 9).unwrap();
+        assert_eq!(headless(&db).unwrap(), Some(HEADER_BYTES as u64 + 4096));
         assert_eq!(Log::read(&path).unwrap().frames, 0);
     }
 
