@@ -49,7 +49,8 @@ pub struct Backup {
 /// Puts a backup in the place of the database, which no server may have
 ///
 /// The backup is checked first. What was there is kept beside the database, as FILE.before-restore; its log
-/// is brought into it before. Interrupted at any moment, the old database or the new one is there, whole.
+/// is brought into it before. Interrupted at any moment, the old database or the new one is there, whole; or,
+/// where that log cannot be brought into it, an empty file that no server serves until this is run again.
 #[derive(Args)]
 pub struct Restore {
     /// The backup, which stays as it is
@@ -64,7 +65,7 @@ pub struct Restore {
 
 pub fn serve(args: &Serve) -> Result<()> {
     let config = args.settings.resolve()?.config;
-    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("info")).init();
+    log_from("info");
     // Before the server starts, so that no signal is lost or ends the process half way.
     let mut signals = Signals::new([SIGTERM, SIGINT]).map_err(|e| Failure::io("signals", e))?;
     let server = Server::start(config)?;
@@ -100,12 +101,18 @@ pub fn backup(args: &Backup) -> Result<()> {
 
 pub fn restore(args: &Restore) -> Result<()> {
     let db = args.settings.resolve()?.config.db;
+    log_from("warn");
     let restored = server::restore(&args.from, &db, !args.discard_old)?;
     say(format!("{}: {} invoices", db.display(), restored.invoice_count));
     if let Some(kept) = restored.kept {
         say(format!("what was there before is in {}", kept.display()));
     }
     Ok(())
+}
+
+/// Starts the log, from `level` on where RUST_LOG says nothing else.
+fn log_from(level: &str) {
+    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(level)).init();
 }
 
 fn print(text: &str) -> Result<()> {

@@ -631,6 +631,8 @@ fn a_member_of_the_group_may_restore_a_file_of_another() {
     restore.args(["restore", "--from"]).arg(&copy).arg("--db").arg(&case.db);
     let done = restore.uid(4244).gid(GROUP).output().unwrap();
     assert!(done.status.success(), "{done:?}");
+    let message = String::from_utf8(done.stderr).unwrap();
+    assert!(message.contains("cannot be given to its owner 4243"), "{message}");
     let restored = case.db.metadata().unwrap();
     assert_eq!((restored.uid(), restored.gid(), restored.mode() & 0o777), (4244, GROUP, 0o660));
 }
