@@ -577,7 +577,6 @@ fn a_restore_puts_nothing_beside_a_log_that_is_not_of_it() {
     reader.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).unwrap();
     reader.execute_batch("BEGIN; SELECT count(*) FROM invoices").unwrap();
     conn.execute(row, [2]).unwrap();
-    File::create(&spare).unwrap();
     let mount = Command::new("mount").arg("--bind").args([&log, &log]).output();
     if !mount.is_ok_and(|output| output.status.success()) {
         return skip("nothing can be mounted");
