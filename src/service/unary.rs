@@ -229,7 +229,9 @@ fn begin<T: Send + 'static>(
 /// ends too.
 async fn later<M, T>(call: &Call, requests: &mut Requests<M>, queued: Queued<T>) -> Result<T> {
     let Queued { result, stop, has_begun, _ticket } = queued;
-    let result = async { result.await.unwrap_or_else(|_| Err(lost_job())) };
+    // A worker that is to stop drops what waits.
+    let lost = || stop.reason().map_or_else(lost_job, Error::from);
+    let result = async { result.await.unwrap_or_else(|_| Err(lost())) };
     let look = || {
         if is_over(requests) {
             stop.stop(Reason::ClientGone);
@@ -274,7 +276,7 @@ fn queue<T: Send + 'static>(
     Ok(Queued { result, stop, has_begun, _ticket })
 }
 
-/// The worker dropped the job: it panicked, or the server is stopping.
+/// The job panicked.
 fn lost_job() -> Error {
     Error::Internal("the job of a unary call was dropped".to_owned())
 }
