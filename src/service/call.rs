@@ -22,6 +22,7 @@ use crate::error::{Error, Result};
 use crate::peer::Peer;
 use crate::service::codec::Request;
 use crate::service::status::status;
+use crate::service::sweep::Place;
 use crate::service::Shared;
 use crate::stop::{Reason, Stop};
 
@@ -81,10 +82,18 @@ impl Call {
 
     /// The first message; `None` when the client has ended its side without one.
     pub async fn first<M>(&self, requests: &mut Requests<M>) -> Result<Option<Request<M>>> {
-        let Shared { config, stopping, sweep, .. } = &*self.shared;
+        self.first_at(&mut self.shared.sweep.place(), requests).await
+    }
+
+    async fn first_at<M>(
+        &self,
+        place: &mut Place<'_>,
+        requests: &mut Requests<M>,
+    ) -> Result<Option<Request<M>>> {
+        let Shared { config, stopping, .. } = &*self.shared;
         let (limit, _) = first_message_limit(config);
         let limit = || if stopping.waits.is_stopped() { Duration::ZERO } else { limit };
-        match sweep.within(requests.next(), limit).await {
+        match place.within(requests.next(), limit).await {
             // An error is a call that is over.
             Some(first) => first.transpose().map_err(|_| Error::Cancelled),
             None => Err(self.without_message()),
@@ -92,9 +101,14 @@ impl Call {
     }
 
     /// [`Call::first`] where it is the only one. (A further one is not read.)
-    pub async fn only<M>(&self, requests: &mut Requests<M>, what: &str) -> Result<Request<M>> {
+    pub async fn only<M>(
+        &self,
+        place: &mut Place<'_>,
+        requests: &mut Requests<M>,
+        what: &str,
+    ) -> Result<Request<M>> {
         let missing = || Error::invalid(what, "the call ended without its message");
-        self.first(requests).await?.ok_or_else(missing)
+        self.first_at(place, requests).await?.ok_or_else(missing)
     }
 
     fn without_message(&self) -> Error {
@@ -133,17 +147,18 @@ impl Call {
         mut requests: Requests<M>,
         result: &Result<()>,
     ) {
+        let place = &mut self.shared.sweep.place();
         // An error in any of these is a call that is over already.
         match result {
-            Ok(()) => self.leave(async { drop(sink.close().await) }, &mut requests).await,
+            Ok(()) => self.leave(place, async { drop(sink.close().await) }, &mut requests).await,
             // A sink that has told of the end of its call panics when it is polled again.
             Err(Error::Cancelled) => {}
             Err(error) => {
                 let ready = poll_fn(|cx| Pin::new(&mut sink).poll_ready(cx));
-                let ready = self.shared.sweep.within(ready, || self.patience(MESSAGE_GRACE)).await;
+                let ready = place.within(ready, || self.patience(MESSAGE_GRACE)).await;
                 if matches!(ready, Some(Ok(()))) {
                     let failed = sink.fail(status(error));
-                    self.leave(async { drop(failed.await) }, &mut requests).await;
+                    self.leave(place, async { drop(failed.await) }, &mut requests).await;
                 }
             }
         }
@@ -152,7 +167,12 @@ impl Call {
     }
 
     /// Waits for the end of a call to be on its way. What is left then is cancelled.
-    pub async fn leave<M>(&self, end: impl Future<Output = ()>, requests: &mut Requests<M>) {
+    pub async fn leave<M>(
+        &self,
+        place: &mut Place<'_>,
+        end: impl Future<Output = ()>,
+        requests: &mut Requests<M>,
+    ) {
         let mut end = std::pin::pin!(end);
         let end = poll_fn(|cx| {
             // Requests that were read to their end cancel nothing when they are dropped. Woken for it,
@@ -161,7 +181,7 @@ impl Call {
             let _ = Pin::new(&mut *requests).poll_next(cx);
             end.as_mut().poll(cx)
         });
-        self.shared.sweep.within(end, || self.patience(END_GRACE)).await;
+        place.within(end, || self.patience(END_GRACE)).await;
     }
 
     /// How long the end of a call may be behind messages that the client has not taken. It may come back

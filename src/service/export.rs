@@ -48,7 +48,7 @@ pub fn export(
 ) {
     let call = Call::new(shared, &ctx);
     ctx.spawn(async move {
-        let request = call.only(&mut requests, "the request").await;
+        let request = call.only(&mut call.shared.sweep.place(), &mut requests, "the request").await;
         let result = match request.and_then(|request| start(&call, request, shape)) {
             Ok(outflow) => Box::pin(outflow.run(&mut sink, &call.shared)).await,
             Err(error) => Err(error),

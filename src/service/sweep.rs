@@ -76,55 +76,28 @@ impl Sweep {
             .map_err(|e| Error::Unusable(format!("cannot start the sweep thread: {e}")))
     }
 
-    /// The result of `work`, or `None` when the time that `limit` gives passes before it. (It is asked at
-    /// each look, and may change its mind.)
+    /// A place on the list, for the waits of a call. (One for all of them costs less than one for each.)
+    pub fn place(&self) -> Place<'_> {
+        Place { shared: &self.0, key: None, task: None, due: 0 }
+    }
+
+    /// [`Place::within`], with a place for it alone.
     pub async fn within<T>(
         &self,
         work: impl Future<Output = T>,
         limit: impl Fn() -> Duration,
     ) -> Option<T> {
-        let begin = self.0.rounds();
-        let look = || {
-            // The first round may have come at once.
-            let waited = TICK.saturating_mul((self.0.rounds() - begin).saturating_sub(1) as u32);
-            match limit().saturating_sub(waited) {
-                Duration::ZERO => Look::Over(None),
-                left => Look::In(left),
-            }
-        };
-        self.watch(None, async { Some(work.await) }, look).await
+        self.place().within(work, limit).await
     }
 
-    /// The result of `work`, or what a `look` finds before it. There is a look when the wait begins, when
-    /// the time is come that the last one asked for, after `stop` came about, and now and then.
+    /// [`Place::watch`], with a place for it alone.
     pub async fn watch<T>(
         &self,
         stop: Option<&Stop>,
         work: impl Future<Output = T>,
-        mut look: impl FnMut() -> Look<T>,
+        look: impl FnMut() -> Look<T>,
     ) -> T {
-        let mut work = pin!(work);
-        let mut place = Place { shared: &self.0, key: None, task: None };
-        let mut looked = (0, 0);
-        poll_fn(|cx| {
-            if let Poll::Ready(result) = work.as_mut().poll(cx) {
-                return Poll::Ready(result);
-            }
-            let is_listed = place.task.as_ref().is_some_and(|task| task.will_wake(cx.waker()));
-            let now = (self.0.rounds(), self.0.hurries.load(Ordering::Relaxed));
-            if is_listed && now == looked {
-                return Poll::Pending;
-            }
-            looked = now;
-            match look() {
-                Look::Over(result) => Poll::Ready(result),
-                Look::In(time) => {
-                    place.set(cx.waker(), now.0 + 1 + ticks(time), stop);
-                    Poll::Pending
-                }
-            }
-        })
-        .await
+        self.place().watch(stop, work, look).await
     }
 
     /// Has every call that waits looked at now.
@@ -141,7 +114,9 @@ impl Sweep {
 }
 
 fn ticks(time: Duration) -> u64 {
-    time.as_nanos().div_ceil(TICK.as_nanos()).try_into().unwrap_or(NEVER / 2)
+    const A_SECOND: u64 = 1_000_000_000 / TICK.as_nanos() as u64;
+    let part = u64::from(time.subsec_nanos()).div_ceil(TICK.as_nanos() as u64);
+    time.as_secs().saturating_mul(A_SECOND).saturating_add(part).min(NEVER / 2)
 }
 
 impl Shared {
@@ -201,14 +176,75 @@ impl Shared {
 }
 
 /// The place of a call on the list, which it leaves when this is dropped.
-struct Place<'a> {
+pub struct Place<'a> {
     shared: &'a Shared,
     key: Option<usize>,
     task: Option<Waker>,
+    /// The round of the next look.
+    due: u64,
 }
 
 impl Place<'_> {
+    /// The result of `work`, or `None` when the time that `limit` gives passes before it. (It is asked at
+    /// each look, and may change its mind.)
+    pub async fn within<T>(
+        &mut self,
+        work: impl Future<Output = T>,
+        limit: impl Fn() -> Duration,
+    ) -> Option<T> {
+        let shared = self.shared;
+        let begin = shared.rounds();
+        let look = || {
+            // The first round may have come at once.
+            let waited = TICK.saturating_mul((shared.rounds() - begin).saturating_sub(1) as u32);
+            match limit().saturating_sub(waited) {
+                Duration::ZERO => Look::Over(None),
+                left => Look::In(left),
+            }
+        };
+        self.watch(None, async { Some(work.await) }, look).await
+    }
+
+    /// The result of `work`, or what a `look` finds before it. There is a look when the wait begins, when
+    /// the time is come that the last one asked for, after `stop` came about, and now and then.
+    pub async fn watch<T>(
+        &mut self,
+        stop: Option<&Stop>,
+        work: impl Future<Output = T>,
+        mut look: impl FnMut() -> Look<T>,
+    ) -> T {
+        let mut work = pin!(work);
+        let shared = self.shared;
+        let place = self;
+        let mut looked = (0, 0);
+        poll_fn(|cx| {
+            if let Poll::Ready(result) = work.as_mut().poll(cx) {
+                return Poll::Ready(result);
+            }
+            let is_listed = place.task.as_ref().is_some_and(|task| task.will_wake(cx.waker()));
+            let now = (shared.rounds(), shared.hurries.load(Ordering::Relaxed));
+            if is_listed && now == looked {
+                return Poll::Pending;
+            }
+            looked = now;
+            match look() {
+                Look::Over(result) => Poll::Ready(result),
+                Look::In(time) => {
+                    place.set(cx.waker(), now.0 + 1 + ticks(time), stop);
+                    Poll::Pending
+                }
+            }
+        })
+        .await
+    }
+
     fn set(&mut self, task: &Waker, due: u64, stop: Option<&Stop>) {
+        let is_known = self.task.as_ref().is_some_and(|known| known.will_wake(task));
+        // A look that comes sooner will ask for this one, where it is still wanted: most calls are over by then.
+        if is_known && stop.is_none() && self.shared.rounds() < self.due && self.due <= due {
+            return;
+        }
+        self.due = due;
         let mut list = self.shared.list();
         match self.key {
             Some(key) => {
@@ -226,7 +262,7 @@ impl Place<'_> {
             }
         }
         drop(list);
-        if !self.task.as_ref().is_some_and(|known| known.will_wake(task)) {
+        if !is_known {
             self.task = Some(task.clone());
         }
     }

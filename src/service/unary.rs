@@ -167,7 +167,8 @@ fn answer<M, T: Response + Send + 'static, R>(
 {
     let call = Call::new(shared, &ctx);
     ctx.spawn(async move {
-        let request = call.only(&mut requests, "the request").await;
+        let mut place = call.shared.sweep.place();
+        let request = call.only(&mut place, &mut requests, "the request").await;
         let query = request.and_then(|request| query(&call.shared.config, request));
         let is_unbounded = matches!(query, Ok(Query { cost: Cost::Unbounded, .. }));
         let counted = Counted::begin(&call.shared, is_unbounded);
@@ -188,7 +189,7 @@ fn answer<M, T: Response + Send + 'static, R>(
             Err(error) => (sink.fail(status::status(&error)), None),
         };
         // An error here is a call that is over already.
-        call.leave(sent.map(drop), &mut requests).await;
+        call.leave(&mut place, sent.map(drop), &mut requests).await;
     });
 }
 
