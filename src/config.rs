@@ -111,7 +111,8 @@ settings! {
     /// under way, which takes less time than handing it to another thread, or while long queries or a full
     /// queue would keep it waiting; as totals without dates always are. 0: only the totals.
     inline_rows: usize = 100, in 0..=10_000;
-    /// The longest a unary query may run, in milliseconds; then it is DEADLINE_EXCEEDED.
+    /// The longest a unary query may take, in milliseconds, with its wait for a thread; then it is
+    /// DEADLINE_EXCEEDED.
     unary_timeout_ms: u64 = 30_000, in 0..=86_400_000;
     /// The most invoices on a page of ListInvoices; a larger page_size gives this many.
     max_page_size: usize = 1000, in 1..=100_000;

@@ -17,9 +17,9 @@ impl Peer {
     /// ```
     /// use billstream::peer::Peer;
     ///
-    /// assert_eq!(Peer::new("ipv4:10.0.0.1:5000").host(), "10.0.0.1");
+    /// assert_eq!(&**Peer::new("ipv4:10.0.0.1:5000").host(), "10.0.0.1");
     /// // Who has one address of IPv6 has a network of them.
-    /// assert_eq!(Peer::new("ipv6:[2001:db8::7]:5000").host(), "2001:db8::/64");
+    /// assert_eq!(&**Peer::new("ipv6:[2001:db8::7]:5000").host(), "2001:db8::/64");
     /// ```
     pub fn new(address: &str) -> Peer {
         let host = match address.strip_prefix("ipv4:").and_then(|rest| rest.rsplit_once(':')) {

@@ -153,12 +153,6 @@ impl Limits {
         held.inspect_err(|_| self.metrics.unary_refused.add(1)).map(Some)
     }
 
-    /// Why a unary call is ended that had no thread in its time.
-    pub fn unary_waited(&self) -> Error {
-        self.metrics.unary_refused.add(1);
-        self.exhausted("unary_timeout_ms: no thread was free for the query in its time".to_owned())
-    }
-
     /// Why a unary call was not queued.
     pub fn unary_refused(&self, refused: Refused) -> Error {
         match refused {

@@ -1,6 +1,6 @@
 //! GetSummary and ListInvoices: one job of a worker thread each.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -202,8 +202,6 @@ enum Answer<T> {
 struct Queued<T> {
     result: oneshot::Receiver<Result<T>>,
     stop: Stop,
-    /// Whether a thread has it.
-    has_begun: Arc<AtomicBool>,
     _ticket: Ticket,
 }
 
@@ -229,7 +227,7 @@ fn begin<T: Send + 'static>(
 /// The result of a query that a worker thread has, or why nobody waits for it any more: then the query
 /// ends too.
 async fn later<M, T>(call: &Call, requests: &mut Requests<M>, queued: Queued<T>) -> Result<T> {
-    let Queued { result, stop, has_begun, _ticket } = queued;
+    let Queued { result, stop, _ticket } = queued;
     // A worker that is to stop drops what waits.
     let lost = || stop.reason().map_or_else(lost_job, Error::from);
     let result = async { result.await.unwrap_or_else(|_| Err(lost())) };
@@ -237,14 +235,7 @@ async fn later<M, T>(call: &Call, requests: &mut Requests<M>, queued: Queued<T>)
         if is_over(requests) {
             stop.stop(Reason::ClientGone);
         }
-        match stop.reason() {
-            None => Look::In(LOOK),
-            // It may find a thread sooner when it comes again.
-            Some(Reason::Limit(_)) if !has_begun.load(Ordering::Relaxed) => {
-                Look::Over(Err(call.shared.limits.unary_waited()))
-            }
-            Some(why) => Look::Over(Err(why.into())),
-        }
+        stop.check().map_or_else(|why| Look::Over(Err(why)), |()| Look::In(LOOK))
     };
     call.shared.sweep.watch(None, result, look).await
 }
@@ -259,11 +250,8 @@ fn queue<T: Send + 'static>(
 ) -> Result<Queued<T>> {
     let (stop, shared) = (stop(call), &call.shared);
     let (reply, result) = oneshot::channel();
-    let has_begun = Arc::new(AtomicBool::new(false));
-    let (for_job, begins, reader) =
-        (stop.clone(), Arc::clone(&has_begun), shared.store.reader.clone());
+    let (for_job, reader) = (stop.clone(), shared.store.reader.clone());
     let job = move || {
-        begins.store(true, Ordering::Relaxed);
         let result = for_job.check().and_then(|()| reader.read(&for_job, read));
         // OK to fail: the call is over.
         let _ = reply.send(result);
@@ -274,7 +262,7 @@ fn queue<T: Send + 'static>(
         _ => shared.unary.submit(&peer, job),
     };
     let _ticket = ticket.map_err(|refused| shared.limits.unary_refused(refused))?;
-    Ok(Queued { result, stop, has_begun, _ticket })
+    Ok(Queued { result, stop, _ticket })
 }
 
 /// The job panicked.

@@ -117,7 +117,7 @@ fn closed_descriptors_end_no_command_in_a_panic() {
     let server = Server::with_three();
     for (args, _) in commands(&server) {
         for closed in ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"] {
-            let mut shell = Command::new("sh");
+            let mut shell = program("sh");
             shell.args([
                 "-c",
                 &format!("exec \"$0\" \"$@\" {closed}"),

@@ -27,12 +27,18 @@ pub const EVENTS: &str = "event_id,invoice_id,amount_cents,currency,received_at,
 
 pub const COLUMNS: &str = "invoice_id,customer_id,total_amount_cents,currency,issued_at,memo";
 
-/// The binary, with nothing of the caller's environment that it would take for settings.
-pub fn billstream(args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_billstream"));
+/// A program, with nothing of the caller's environment that billstream would take for settings.
+pub fn program(name: &str) -> Command {
+    let mut command = Command::new(name);
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("BILLSTREAM_")) {
         command.env_remove(name);
     }
+    command
+}
+
+/// The binary, in the same way.
+pub fn billstream(args: &[&str]) -> Command {
+    let mut command = program(env!("CARGO_BIN_EXE_billstream"));
     command.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }

@@ -1,12 +1,12 @@
 //! What a person sees: progress bars and tables, on a terminal that `script` of util-linux makes.
 
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use super::support::*;
 
 /// Runs `line` in a shell on a terminal, `$billstream` being the binary, and gives all that comes there.
 fn on_a_terminal(server: &Server, line: &str) -> String {
-    let mut script = Command::new("script");
+    let mut script = program("script");
     script.args(["-q", "-e", "-c", line, "/dev/null"]);
     script.env("billstream", env!("CARGO_BIN_EXE_billstream"));
     script.env("BILLSTREAM_ADDR", &server.addr).env("SHELL", "/bin/sh").env("TERM", "xterm");
