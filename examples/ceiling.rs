@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::task::ready;
 
 use billstream::proto::report::{ExportRequest, Invoice, InvoiceStatus, Summary, SummaryRequest};
-use billstream::proto::{EXPORT_INVOICES, GET_SUMMARY};
 use billstream::server::{channel, SLOTS_PER_CQ};
+use billstream::service::methods::{EXPORT_INVOICES, GET_SUMMARY};
 use billstream::Config;
 use clap::Parser;
 use futures::future::poll_fn;

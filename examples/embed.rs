@@ -2,7 +2,7 @@
 //!
 //! `cargo run --release --example embed`
 
-use billstream::client::Client;
+use billstream::client::Stub;
 use billstream::proto::report::{CreateInvoiceRequest, ExportRequest, SummaryRequest};
 use billstream::{Config, Server};
 use futures::executor::block_on;
@@ -20,7 +20,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     })?;
     println!("listening on {}", server.addr());
 
-    let client = Client::new(&server.addr().to_string());
+    let client = Stub::new(&server.addr().to_string());
     block_on(create(&client))?;
     let summary = client.get_summary(&SummaryRequest::new(), CallOption::default())?;
     println!("{} invoices, {} cents", summary.invoice_count, summary.totals[0].total_cents);
@@ -31,7 +31,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 }
 
 /// Uploads three invoices: all of them, or none.
-async fn create(client: &Client) -> grpcio::Result<()> {
+async fn create(client: &Stub) -> grpcio::Result<()> {
     let (mut requests, result) = client.bulk_create(CallOption::default())?;
     for i in 1..=3 {
         let request = CreateInvoiceRequest {
@@ -49,7 +49,7 @@ async fn create(client: &Client) -> grpcio::Result<()> {
     Ok(())
 }
 
-async fn export(client: &Client) -> grpcio::Result<()> {
+async fn export(client: &Stub) -> grpcio::Result<()> {
     let mut invoices = client.export_invoices(&ExportRequest::new(), CallOption::default())?;
     while let Some(invoice) = invoices.next().await.transpose()? {
         println!("{} {} {}", invoice.sequence, invoice.invoice_id, invoice.total_amount_cents);

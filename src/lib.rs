@@ -2,7 +2,7 @@
 //! and an `r2d2` pool, bounded channels between them, and no async runtime.
 //!
 //! [`Server::start`] is the one entry, for the binary, the tests, the benchmarks and a program that
-//! embeds the server. [`client::Client`] is the other end.
+//! embeds the server. [`client::Stub`] is the other end.
 //!
 //! # The floors
 //!
@@ -15,11 +15,11 @@
 //! | 4 | [`server`]: start, address, stop; and [`client`] |
 //! | 3 | [`service`]: the rpcs; the one table of statuses |
 //! | 2 | [`store`]: SQLite · [`bridge`]: channels between threads and futures · [`workers`]: threads |
-//! | 1 | [`config`] · [`model`] · [`error`] · [`metrics`] · [`peer`] · [`proto`] · [`stop`] |
+//! | 1 | [`config`] · [`model`] · [`error`] · [`metrics`] · [`peer`] · [`proto`] · [`status`] · [`stop`] |
 //!
 //! # The rules
 //!
-//! * Only `store` names rusqlite. Only `service`, `server`, `client` and `proto` name grpcio.
+//! * Only `store` names rusqlite. Only `service`, `server` and `client` name grpcio.
 //! * Nothing on a completion-queue thread blocks: no pool, no SQL, no `recv`. (One exception: totals, and at
 //!   times pages of up to `inline_rows`, are read there when a connection is free at once. The thread
 //!   of `service::poller` may wait, since it serves no call.)
@@ -42,6 +42,7 @@ pub mod metrics;
 pub mod model;
 pub mod peer;
 pub mod proto;
+pub mod status;
 pub mod stop;
 
 pub mod bridge;

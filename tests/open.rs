@@ -6,7 +6,7 @@ mod common;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use billstream::client::Client;
+use billstream::client::Stub;
 use billstream::proto::report::{ExportRequest, ReconcileEvent};
 use billstream::server::{backup, check};
 use billstream::{Config, Error, Server};
@@ -102,7 +102,7 @@ fn a_database_whose_server_was_killed_is_opened() {
     }
     let config = config(&dir.path().join("bills.db"));
     let copy = Server::start(config.clone()).unwrap();
-    let client = billstream::client::Client::new(&copy.addr().to_string());
+    let client = billstream::client::Stub::new(&copy.addr().to_string());
     assert_eq!(summary(&client).invoice_count, 500);
     copy.shutdown().unwrap();
     assert!(check(&config).unwrap().faults.is_empty());
@@ -145,7 +145,7 @@ fn a_database_of_the_first_schema_is_brought_up_to_date() {
     let old = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/version_1.db");
     let mut server = TestServer::with_copy(&old, Config::default());
     let client = server.client();
-    let ids = |client: &Client| -> Vec<String> {
+    let ids = |client: &Stub| -> Vec<String> {
         let (rows, error) =
             collect(client.export_invoices(&ExportRequest::new(), options()).unwrap());
         assert!(error.is_none(), "{error:?}");
@@ -176,7 +176,7 @@ fn a_database_of_the_first_schema_is_brought_up_to_date() {
 }
 
 /// The acknowledgement of a payment: the number of its outcome, and whether it is known.
-fn outcome(client: &Client, event: ReconcileEvent) -> (i32, bool) {
+fn outcome(client: &Stub, event: ReconcileEvent) -> (i32, bool) {
     let (mut sink, mut acks) = client.reconcile(options()).unwrap();
     let ack = block_on(async {
         sink.send((event, WriteFlags::default())).await.unwrap();

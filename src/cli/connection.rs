@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use billstream::client::Client;
+use billstream::client::Stub;
 
 use super::retry::{Retry, RetryArgs};
 
@@ -29,10 +29,10 @@ pub struct Connection {
 
 impl Connection {
     /// A client that connects at its first call.
-    pub fn client(&self) -> Client {
+    pub fn client(&self) -> Stub {
         match self.http_proxy {
-            true => Client::through_proxy(&self.addr),
-            false => Client::new(&self.addr),
+            true => Stub::through_proxy(&self.addr),
+            false => Stub::new(&self.addr),
         }
     }
 

@@ -5,7 +5,7 @@ use futures::StreamExt;
 use grpcio::{CallOption, ClientSStreamReceiver};
 
 use billstream::bridge::{self, Receiver};
-use billstream::client::Client;
+use billstream::client::Stub;
 use billstream::proto::report::{ExportRequest, Invoice, Summary, SummaryRequest};
 
 use super::connection::Connection;
@@ -85,7 +85,7 @@ fn request(args: &Export) -> ExportRequest {
 
 /// One export, in as many calls as it takes.
 struct Run {
-    client: Client,
+    client: Stub,
     batched: bool,
     /// What is still to come: after each invoice the cursor is set to it.
     request: ExportRequest,

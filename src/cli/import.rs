@@ -14,7 +14,7 @@ use grpcio::{
 use iso_currency::Currency;
 
 use billstream::bridge::{self, Receiver, Sender};
-use billstream::client::Client;
+use billstream::client::Stub;
 use billstream::proto::report::{BulkCommit, BulkResult, CreateInvoiceRequest};
 
 use super::connection::Connection;
@@ -117,7 +117,7 @@ fn print(format: Format, result: &BulkResult, batch_id: &str) -> Result<()> {
 
 /// One import, in as many attempts as it takes.
 struct Upload {
-    client: Client,
+    client: Stub,
     input: Input,
     batch_id: String,
     progress: Progress,

@@ -13,7 +13,7 @@ use futures::{SinkExt, StreamExt};
 use grpcio::{CallOption, ClientDuplexReceiver, ClientDuplexSender, RpcStatusCode};
 
 use billstream::bridge::Sender;
-use billstream::client::Client;
+use billstream::client::Stub;
 use billstream::proto::report::{ReconcileAck, ReconcileEvent};
 
 use super::failure::{status, Failure, Result};
@@ -63,7 +63,7 @@ impl Window {
 
 /// What the calls of one command share. It moves to the connection's thread for each, and back.
 pub struct Session {
-    client: Client,
+    client: Stub,
     input: ReadyChunks<Events>,
     /// Why the input ended early.
     pub input_failure: Option<Failure>,
@@ -72,11 +72,11 @@ pub struct Session {
 }
 
 impl Session {
-    pub fn new(client: Client, input: ReadyChunks<Events>) -> Session {
+    pub fn new(client: Stub, input: ReadyChunks<Events>) -> Session {
         Session { client, input, input_failure: None, window: Mutex::default() }
     }
 
-    pub fn client(&self) -> Client {
+    pub fn client(&self) -> Stub {
         self.client.clone()
     }
 

@@ -25,6 +25,7 @@ pub mod decoders;
 pub mod echo;
 mod export;
 pub mod limits;
+pub mod methods;
 pub mod poller;
 mod reconcile;
 mod status;
@@ -42,7 +43,6 @@ use grpcio::ServiceBuilder;
 
 use crate::config::Config;
 use crate::metrics::Metrics;
-use crate::proto;
 use crate::store::Store;
 use crate::workers::Queue;
 use call::{Seldom, Stopping};
@@ -86,31 +86,31 @@ pub fn service(shared: &Arc<Shared>) -> grpcio::Service {
     // gRPC before their first message, and those with a sink for many answers tell of a cancel.
     ServiceBuilder::new()
         .add_client_streaming_handler(
-            &codec::parsed(&proto::GET_SUMMARY),
+            &codec::parsed(&methods::GET_SUMMARY),
             move |ctx, requests, sink| unary::get_summary(&summary, ctx, requests, sink),
         )
         .add_client_streaming_handler(
-            &codec::encoded(&proto::LIST_INVOICES),
+            &codec::encoded(&methods::LIST_INVOICES),
             move |ctx, requests, sink| unary::list_invoices(&list, ctx, requests, sink),
         )
         .add_duplex_streaming_handler(
-            &codec::encoded(&proto::EXPORT_INVOICES),
+            &codec::encoded(&methods::EXPORT_INVOICES),
             move |ctx, requests, sink| {
                 export::export(&rows, ctx, requests, sink, export::Shape::Invoices)
             },
         )
         .add_duplex_streaming_handler(
-            &codec::encoded(&proto::EXPORT_INVOICE_BATCHES),
+            &codec::encoded(&methods::EXPORT_INVOICE_BATCHES),
             move |ctx, requests, sink| {
                 export::export(&batches, ctx, requests, sink, export::Shape::Batches)
             },
         )
         .add_duplex_streaming_handler(
-            &codec::parsed(&proto::BULK_CREATE),
+            &codec::parsed(&methods::BULK_CREATE),
             move |ctx, requests, sink| bulk_create::bulk_create(&bulk, ctx, requests, sink),
         )
         .add_duplex_streaming_handler(
-            &codec::parsed(&proto::RECONCILE),
+            &codec::parsed(&methods::RECONCILE),
             move |ctx, events_in, sink| reconcile::reconcile(&events, ctx, events_in, sink),
         )
         .build()

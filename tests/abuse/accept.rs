@@ -4,7 +4,7 @@ use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use billstream::client::Client;
+use billstream::client::Stub;
 
 use crate::common::process::Process;
 use crate::common::skip::{core_is_patched, skip};
@@ -67,6 +67,6 @@ fn no_error_of_accept_ends_the_listener() {
             server.log().contains(&format!("injected {error}\n"))
         });
     }
-    assert_eq!(summary(&Client::new(&server.addr)).invoice_count, 1000);
+    assert_eq!(summary(&Stub::new(&server.addr)).invoice_count, 1000);
     assert!(server.log().contains("trying again"), "it is said: {}", server.log());
 }

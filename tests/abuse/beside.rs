@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use billstream::client::Client;
+use billstream::client::Stub;
 use billstream::proto::report::SummaryRequest;
 use grpcio::CallOption;
 
@@ -52,14 +52,14 @@ impl fmt::Display for Seen {
 /// No call may fail, and the memory has a bound.
 pub fn beside(name: &str, server: &Process, attack: impl FnOnce() + Send) -> Seen {
     let over = AtomicBool::new(false);
-    let kept = Client::new(&server.addr);
+    let kept = Stub::new(&server.addr);
     let usual = 10 * call(&kept);
     let (mut times, recovery) = thread::scope(|scope| {
         let kept = scope.spawn(|| calls(&over, || call(&kept)));
-        let anew = scope.spawn(|| calls(&over, || call(&Client::new(&server.addr))));
+        let anew = scope.spawn(|| calls(&over, || call(&Stub::new(&server.addr))));
         attack();
         let end = Instant::now();
-        let client = Client::new(&server.addr);
+        let client = Stub::new(&server.addr);
         // A hundred calls in a row, since one may be lucky.
         eventually("calls take their usual time", || (0..100).all(|_| call(&client) < usual));
         let recovery = end.elapsed();
@@ -86,7 +86,7 @@ fn calls(over: &AtomicBool, call: impl Fn() -> Duration) -> Vec<Duration> {
     times
 }
 
-fn call(client: &Client) -> Duration {
+fn call(client: &Stub) -> Duration {
     let start = Instant::now();
     client
         .get_summary(&SummaryRequest::new(), CallOption::default().timeout(DEADLINE))

@@ -5,7 +5,7 @@ use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 
-use billstream::client::Client;
+use billstream::client::Stub;
 use billstream::proto::report::ExportRequest;
 use futures::executor::block_on;
 use futures::{SinkExt, StreamExt};
@@ -78,7 +78,7 @@ fn start(nginx: &Path, server: &str) -> Nginx {
     nginx
 }
 
-fn rows_of_export(client: &Client) -> usize {
+fn rows_of_export(client: &Stub) -> usize {
     let export =
         client.export_invoice_batches(&ExportRequest::new(), CallOption::default()).unwrap();
     let (batches, error) = collect(export);
@@ -87,7 +87,7 @@ fn rows_of_export(client: &Client) -> usize {
 }
 
 /// Each ack comes before the next event is sent.
-fn reconcile_step_by_step(client: &Client) {
+fn reconcile_step_by_step(client: &Stub) {
     let (mut events, mut acks) = client.reconcile(CallOption::default()).unwrap();
     block_on(async {
         for i in 1..=10 {
@@ -110,7 +110,7 @@ fn all_rpcs_pass_and_an_attack_stays_outside() {
     };
     let server = Process::with_copy(&database(ROWS as u64), &[]);
     let proxy = start(&nginx, &server.addr);
-    let client = Client::new(&proxy.addr);
+    let client = Stub::new(&proxy.addr);
     assert_eq!(summary(&client).invoice_count, ROWS as i64);
     assert_eq!(rows_of_export(&client), ROWS);
     reconcile_step_by_step(&client);
@@ -120,6 +120,6 @@ fn all_rpcs_pass_and_an_attack_stays_outside() {
 
     resets::attack_through(&proxy.addr);
     assert_eq!(summary(&client).invoice_count, ROWS as i64 + 5000);
-    assert_eq!(summary(&Client::new(&server.addr)).invoice_count, ROWS as i64 + 5000);
+    assert_eq!(summary(&Stub::new(&server.addr)).invoice_count, ROWS as i64 + 5000);
     assert!(server.peak_rss_mib() < 512, "{} MiB", server.peak_rss_mib());
 }

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use billstream::proto::report::SummaryRequest;
-use billstream::proto::GET_SUMMARY;
+use billstream::service::methods::GET_SUMMARY;
 use billstream::Config;
 use grpcio::{CallOption, ChannelBuilder, EnvBuilder};
 
@@ -23,7 +23,7 @@ fn a_cancelled_query_ends() {
     let config = Config { unary_workers: 1, ..Config::default() };
     let server = TestServer::with_copy(&database(1_000_000), config);
     let (client, other) = (server.client(), server.client());
-    let one = |client: &billstream::client::Client| {
+    let one = |client: &billstream::client::Stub| {
         let start = Instant::now();
         client.get_summary(&slow(), CallOption::default().timeout(4 * DEADLINE)).unwrap();
         start.elapsed()

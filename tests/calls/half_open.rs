@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use billstream::client::Client;
+use billstream::client::Stub;
 use billstream::proto::report::{ExportRequest, SummaryRequest};
 use billstream::Config;
 use grpcio::CallOption;
@@ -29,7 +29,7 @@ fn options() -> CallOption {
 }
 
 /// The median time of a GetSummary.
-fn median_summary(client: &Client) -> Duration {
+fn median_summary(client: &Stub) -> Duration {
     let mut times: Vec<Duration> = (0..200)
         .map(|_| {
             let start = Instant::now();
@@ -59,7 +59,7 @@ fn ten_thousand_of_them_hold_nobody_up() {
     let _alone = alone();
     let wait = ["--first-message-timeout-ms", "600000"];
     let mut server = Process::with_copy(&database(ROWS), &wait);
-    let client = Client::new(&server.addr);
+    let client = Stub::new(&server.addr);
     let (idle, idle_mib) = (median_summary(&client), server.rss_mib());
     let mut connections: Vec<_> = (0..CONNECTIONS).map(|_| Http2::connect(&server.addr)).collect();
     for call in 0..CALLS {

@@ -4,11 +4,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use billstream::client::Client;
+use billstream::client::Stub;
 use billstream::proto::report::{
     ExportRequest, ReconcileAck, ReconcileEvent, Summary, SummaryRequest,
 };
-use billstream::proto::GET_SUMMARY;
+use billstream::service::methods::GET_SUMMARY;
 use billstream::Config;
 use futures::executor::block_on;
 use futures::{SinkExt, StreamExt};
@@ -45,7 +45,7 @@ impl Open {
                 .use_local_subchannel_pool(true)
                 .connect(addr)
         };
-        let client = Client::with_channel(channel());
+        let client = Stub::with_channel(channel());
         let (mut events, mut acks) = client.reconcile(options()).unwrap();
         block_on(events.send((event("e", "nothing", 1), WriteFlags::default()))).unwrap();
         block_on(acks.next()).unwrap().unwrap();

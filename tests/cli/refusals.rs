@@ -8,7 +8,7 @@ use std::thread;
 
 use billstream::proto::error_details::{RetryInfo, Status};
 use billstream::proto::report::{BulkResult, ListInvoicesResponse, ReconcileAck, Summary};
-use billstream::proto::{
+use billstream::service::methods::{
     BULK_CREATE, EXPORT_INVOICES, EXPORT_INVOICE_BATCHES, GET_SUMMARY, LIST_INVOICES, RECONCILE,
 };
 use futures::{FutureExt, SinkExt, StreamExt, TryFutureExt};

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use billstream::client::Client;
+use billstream::client::Stub;
 use billstream::proto::report::{
     BulkCommit, BulkResult, CreateInvoiceRequest, Invoice, ReconcileEvent, Summary, SummaryRequest,
 };
@@ -62,17 +62,17 @@ impl TestServer {
         self.get().addr().to_string()
     }
 
-    pub fn client(&self) -> Client {
-        Client::new(&self.addr())
+    pub fn client(&self) -> Stub {
+        Stub::new(&self.addr())
     }
 
     /// A client with a window of 64 KiB a stream. By default gRPC enlarges it to what the network
     /// carries, which on loopback is megabytes.
-    pub fn slow_client(&self) -> Client {
+    pub fn slow_client(&self) -> Stub {
         let env = Arc::new(EnvBuilder::new().cq_count(1).build());
         let builder =
             ChannelBuilder::new(env).http2_bdp_probe(false).use_local_subchannel_pool(true);
-        Client::with_channel(builder.connect(&self.addr()))
+        Stub::with_channel(builder.connect(&self.addr()))
     }
 
     pub fn sql(&self) -> rusqlite::Connection {
@@ -172,7 +172,7 @@ pub fn event(event_id: &str, invoice_id: &str, cents: i64) -> ReconcileEvent {
 
 /// Uploads all requests and half-closes.
 pub fn upload(
-    client: &Client,
+    client: &Stub,
     requests: impl IntoIterator<Item = CreateInvoiceRequest>,
 ) -> grpcio::Result<BulkResult> {
     let (mut sink, result) = client.bulk_create(CallOption::default())?;
@@ -196,7 +196,7 @@ pub async fn half_close<T: 'static>(
     let _ = sink.close().await;
 }
 
-pub fn summary(client: &Client) -> Summary {
+pub fn summary(client: &Stub) -> Summary {
     client.get_summary(&SummaryRequest::new(), CallOption::default()).unwrap()
 }
 

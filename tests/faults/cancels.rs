@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use billstream::client::Client;
+use billstream::client::Stub;
 use billstream::proto::report::ExportRequest;
 use futures::executor::block_on;
 use futures::{SinkExt, StreamExt};
@@ -158,7 +158,7 @@ struct Field {
     addr: SocketAddr,
     env: Arc<Environment>,
     /// Clients that many uploads share, and so a connection.
-    shared: Vec<Client>,
+    shared: Vec<Stub>,
     attempts: Mutex<Vec<Attempt>>,
 }
 
@@ -234,7 +234,7 @@ fn cancel_uploads(
     count: u64,
     from_python_too: u64,
 ) -> (Vec<(String, usize)>, Vec<Attempt>) {
-    let client = || Client::new(&addr.to_string());
+    let client = || Stub::new(&addr.to_string());
     let shared = vec![client(), client()];
     upload(&shared[0], LOAD, LOAD_ROWS, None).unwrap();
     let field = Field { addr, env: environment(), shared, attempts: Mutex::default() };
@@ -304,7 +304,7 @@ fn cancel(field: &Field, plan: &Plan, rng: &mut Rng) -> Attempt {
 /// The connection is cut between a client and the server. The client may get its result first.
 fn cut(field: &Field, plan: &Plan, how: Cut, rng: &mut Rng) -> Attempt {
     let proxy = Proxy::start(field.addr);
-    let client = Client::with_env(Arc::clone(&field.env), &proxy.addr());
+    let client = Stub::with_env(Arc::clone(&field.env), &proxy.addr());
     let mut call = client.bulk_create(plan.options()).unwrap();
     if plan.stage == Stage::Part {
         // In the middle of a send.
@@ -373,7 +373,7 @@ fn uploader() {
         rows: job[4].parse().unwrap(),
         sent: job[5].parse().unwrap(),
     };
-    let client = Client::new(job[0]);
+    let client = Stub::new(job[0]);
     let mut call = client.bulk_create(plan.options()).unwrap();
     // On a line of its own, whatever the test harness has printed.
     println!("\n{STARTED}");
@@ -493,7 +493,7 @@ impl Load {
     fn start(field: &Field) -> Load {
         let is_over = Arc::new(AtomicBool::new(false));
         let client =
-            |over: &Arc<AtomicBool>| (Client::new(&field.addr.to_string()), Arc::clone(over));
+            |over: &Arc<AtomicBool>| (Stub::new(&field.addr.to_string()), Arc::clone(over));
         let mut readers = Vec::new();
         for _ in 0..2 {
             let (client, over) = client(&is_over);
@@ -518,7 +518,7 @@ impl Load {
     }
 }
 
-fn export_until(client: &Client, over: &AtomicBool) {
+fn export_until(client: &Stub, over: &AtomicBool) {
     while !over.load(Ordering::Relaxed) {
         let request = ExportRequest { customer_id: LOAD.to_owned(), ..ExportRequest::default() };
         let mut batches = client.export_invoice_batches(&request, options()).unwrap();
@@ -530,7 +530,7 @@ fn export_until(client: &Client, over: &AtomicBool) {
     }
 }
 
-fn reconcile_until(client: &Client, over: &AtomicBool, thread: usize) {
+fn reconcile_until(client: &Stub, over: &AtomicBool, thread: usize) {
     let (mut events, mut acks) = client.reconcile(CallOption::default()).unwrap();
     let mut sent = 0;
     while !over.load(Ordering::Relaxed) {
@@ -544,7 +544,7 @@ fn reconcile_until(client: &Client, over: &AtomicBool, thread: usize) {
     assert!(block_on(acks.next()).is_none());
 }
 
-fn upload_until(client: &Client, over: &AtomicBool) -> Vec<(String, usize)> {
+fn upload_until(client: &Stub, over: &AtomicBool) -> Vec<(String, usize)> {
     let mut whole = Vec::new();
     while !over.load(Ordering::Relaxed) {
         let customer = format!("whole-{}", whole.len());

@@ -6,7 +6,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use billstream::client::Client;
+use billstream::client::Stub;
 use billstream::proto::report::{ExportRequest, ReconcileAck, SummaryRequest};
 use billstream::{Config, Server};
 use futures::executor::block_on;
@@ -83,7 +83,7 @@ fn config(db: PathBuf) -> Config {
 }
 
 /// Uploads batches of `rows` until one fails, and returns how many were acknowledged.
-fn upload_until_refused(client: &Client, name: &str, rows: usize) -> usize {
+fn upload_until_refused(client: &Stub, name: &str, rows: usize) -> usize {
     for i in 0.. {
         let batch = format!("{name}-{i}");
         match upload(client, &batch, rows, Some(&batch)) {
@@ -97,7 +97,7 @@ fn upload_until_refused(client: &Client, name: &str, rows: usize) -> usize {
     unreachable!("the disk is never full")
 }
 
-fn reconcile_one(client: &Client, event_id: &str) -> grpcio::Result<ReconcileAck> {
+fn reconcile_one(client: &Stub, event_id: &str) -> grpcio::Result<ReconcileAck> {
     let (mut events, mut acks) = client.reconcile(options())?;
     let event = payment(event_id.to_owned(), "first", 0, 1);
     block_on(async {
@@ -108,7 +108,7 @@ fn reconcile_one(client: &Client, event_id: &str) -> grpcio::Result<ReconcileAck
 }
 
 /// Reads in both ways, and holds them equal.
-fn count_rows(client: &Client) -> i64 {
+fn count_rows(client: &Stub) -> i64 {
     let summary = client.get_summary(&SummaryRequest::new(), options()).unwrap();
     let mut batches = client.export_invoice_batches(&ExportRequest::new(), options()).unwrap();
     let mut exported = 0;
@@ -125,7 +125,7 @@ fn a_full_disk_refuses_writes_and_loses_nothing() {
     let Some(disk) = SmallDisk::mount(16 * MIB) else { return };
     let db = disk.path().join("bills.db");
     let server = Server::start(config(db.clone())).unwrap();
-    let client = Client::new(&server.addr().to_string());
+    let client = Stub::new(&server.addr().to_string());
     upload(&client, "first", 10, None).unwrap();
     let ballast = disk.fill("ballast", 6 * MIB);
 
@@ -154,7 +154,7 @@ fn a_full_disk_refuses_writes_and_loses_nothing() {
     server.shutdown().unwrap();
     fs::remove_file(ballast).unwrap();
     let server = Server::start(config(db.clone())).unwrap();
-    let client = Client::new(&server.addr().to_string());
+    let client = Stub::new(&server.addr().to_string());
     assert_eq!(count_rows(&client), (10 + batches * ROWS) as i64);
     retry(&client, &names, &acknowledged, ROWS);
     assert_eq!(reconcile_one(&client, "event").unwrap().duplicate, is_applied);
@@ -168,7 +168,7 @@ fn a_full_disk_refuses_writes_and_loses_nothing() {
 }
 
 /// What was refused is created now, and what was acknowledged is known.
-fn retry(client: &Client, names: &[&str], acknowledged: &[usize], rows: usize) {
+fn retry(client: &Stub, names: &[&str], acknowledged: &[usize], rows: usize) {
     for (name, acknowledged) in names.iter().zip(acknowledged) {
         for i in 0..=*acknowledged {
             let batch = format!("{name}-{i}");
@@ -184,7 +184,7 @@ fn writes_work_again_when_there_is_room() {
     let Some(disk) = SmallDisk::mount(12 * MIB) else { return };
     let db = disk.path().join("bills.db");
     let server = Server::start(config(db.clone())).unwrap();
-    let client = Client::new(&server.addr().to_string());
+    let client = Stub::new(&server.addr().to_string());
     upload(&client, "first", 10, None).unwrap();
     let mut batches = 0;
     for round in 0..3 {

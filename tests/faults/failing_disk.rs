@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use billstream::client::Client;
+use billstream::client::Stub;
 use billstream::proto::report::ReconcileAck;
 use futures::executor::block_on;
 use futures::{SinkExt, StreamExt};
@@ -26,7 +26,7 @@ fn failing_disk(dir: &Path) -> PathBuf {
     library
 }
 
-fn pay(client: &Client, event_id: &str) -> grpcio::Result<ReconcileAck> {
+fn pay(client: &Stub, event_id: &str) -> grpcio::Result<ReconcileAck> {
     let (mut events, mut acks) = client.reconcile(options())?;
     block_on(async {
         events.send((payment(event_id.to_owned(), "first", 0, 1), WriteFlags::default())).await?;
@@ -52,11 +52,11 @@ fn a_disk_that_fails_is_unavailable_and_loses_nothing() {
             })
         };
         let served = start();
-        upload(&Client::new(&served.addr.to_string()), "first", 300, Some("first")).unwrap();
+        upload(&Stub::new(&served.addr.to_string()), "first", 300, Some("first")).unwrap();
         // The next one has nothing of the file in memory.
         served.stop();
         let served = start();
-        let client = Client::new(&served.addr.to_string());
+        let client = Stub::new(&served.addr.to_string());
         fs::write(&switch, kind).unwrap();
         for _ in 0..3 {
             assert_unavailable(upload(&client, "second", 300, Some("second")), kind);
@@ -68,7 +68,7 @@ fn a_disk_that_fails_is_unavailable_and_loses_nothing() {
         served.kill();
 
         let served = start();
-        let client = Client::new(&served.addr.to_string());
+        let client = Stub::new(&served.addr.to_string());
         assert!(upload(&client, "second", 300, Some("second")).unwrap().already_applied, "{kind}");
         assert!(pay(&client, "event").unwrap().duplicate, "{kind}: it was acknowledged");
         served.stop();

@@ -8,7 +8,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use billstream::client::Client;
+use billstream::client::Stub;
 use billstream::proto::report::{ExportRequest, SummaryRequest};
 use futures::executor::block_on;
 use futures::TryStreamExt;
@@ -31,7 +31,7 @@ struct Case {
     db: PathBuf,
     /// `None` once it has ended.
     served: Option<Served>,
-    client: Client,
+    client: Stub,
 }
 
 impl Case {
@@ -39,7 +39,7 @@ impl Case {
         let dir = tempfile::tempdir().unwrap();
         let db = dir.path().join("bills.db");
         let served = Served::start(&db, &[]);
-        let client = Client::new(&served.addr.to_string());
+        let client = Stub::new(&served.addr.to_string());
         upload(&client, "a", ROWS, Some("a")).unwrap();
         Case { dir, db, served: Some(served), client }
     }
@@ -239,7 +239,7 @@ fn a_malformed_file_takes_no_more_uploads() {
     drop(conn);
     garble(&case.db, (page - 1) * 4096);
     let served = Served::start(&case.db, &[]);
-    let client = Client::new(&served.addr.to_string());
+    let client = Stub::new(&served.addr.to_string());
     let first = upload(&client, "b", ROWS, None).unwrap_err();
     assert_eq!(code(&first), Some(RpcStatusCode::INTERNAL), "{first}");
     for _ in 0..3 {
@@ -260,7 +260,7 @@ fn a_file_that_a_read_finds_malformed_takes_no_more_uploads() {
     drop(conn);
     garble_leaves_in_the_middle(&case.db, root);
     let served = Served::start(&case.db, &[]);
-    let client = Client::new(&served.addr.to_string());
+    let client = Stub::new(&served.addr.to_string());
     upload(&client, "c", ROWS, None).unwrap();
     let export = || {
         let mut rows = client.export_invoices(&ExportRequest::new(), options()).unwrap();
@@ -491,7 +491,7 @@ fn a_restore_that_was_killed_leaves_the_old_or_the_new() {
     for i in 0..20 {
         // The old one: of a server that was killed, with a log.
         let served = Served::start(&case.db, &[]);
-        let client = Client::new(&served.addr.to_string());
+        let client = Stub::new(&served.addr.to_string());
         upload(&client, &format!("old-{i}"), ROWS, None).unwrap();
         served.kill();
         let old = rows_by_customer_alone(&case);

@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use billstream::client::Client;
+use billstream::client::Stub;
 use billstream::proto::report::{BulkResult, ExportRequest, ReconcileAck};
 use futures::executor::block_on;
 use futures::{SinkExt, StreamExt};
@@ -64,14 +64,14 @@ fn a_killed_server_has_what_it_acknowledged() {
     let dir = tempfile::tempdir().unwrap();
     let db = dir.path().join("bills.db");
     let mut served = Served::start(&db, &[]);
-    upload(&Client::new(&served.addr.to_string()), CUSTOMER, ROWS, None).unwrap();
+    upload(&Stub::new(&served.addr.to_string()), CUSTOMER, ROWS, None).unwrap();
     let mut count = Count::default();
     for round in 0..rounds {
         let done = load_and_kill(served, round, &mut rng);
         // The restarted server is the first to read what the killed one left.
         // In every other round checkpoints are many, so that some are cut in the middle.
         served = Served::start(&db, if round % 2 == 0 { &SMALL_LOG } else { &[] });
-        let client = Client::new(&served.addr.to_string());
+        let client = Stub::new(&served.addr.to_string());
         let conn = open(&db);
         assert_sound(&conn);
         check_uploads(&client, &conn, &done.uploads, &mut count);
@@ -138,7 +138,7 @@ fn load_and_kill(served: Served, round: u64, rng: &mut Rng) -> Round {
 
 /// Uploads until the server is gone.
 fn upload_on(addr: &str, name: &str, seed: u64, progress: &Progress) -> Vec<Sent> {
-    let (client, mut rng) = (Client::new(addr), Rng::new(seed));
+    let (client, mut rng) = (Stub::new(addr), Rng::new(seed));
     let mut sent = Vec::new();
     loop {
         let customer = format!("{name}-{}", sent.len());
@@ -162,7 +162,7 @@ fn assert_gone(error: &grpcio::Error) {
 
 /// Pays until the server is gone; `ahead` sends many events before it reads their acknowledgements.
 fn pay_on(addr: &str, name: &str, ahead: bool, progress: &Progress) -> Vec<Paid> {
-    let client = Client::new(addr);
+    let client = Stub::new(addr);
     let (mut events, mut acks) = client.reconcile(options()).unwrap();
     let mut paid = Vec::new();
     let at_once = if ahead { 20 } else { 1 };
@@ -188,7 +188,7 @@ fn pay_on(addr: &str, name: &str, ahead: bool, progress: &Progress) -> Vec<Paid>
 
 /// Exports until the server is gone; how many were complete.
 fn export_on(addr: &str, progress: &Progress) -> usize {
-    let client = Client::new(addr);
+    let client = Stub::new(addr);
     let mut exports = 0;
     loop {
         let mut rows = client.export_invoices(&ExportRequest::new(), options()).unwrap();
@@ -220,7 +220,7 @@ fn stored_upload(conn: &Connection, customer: &str) -> (usize, i64, i64) {
         .unwrap()
 }
 
-fn check_uploads(client: &Client, conn: &Connection, uploads: &[Sent], count: &mut Count) {
+fn check_uploads(client: &Stub, conn: &Connection, uploads: &[Sent], count: &mut Count) {
     for sent in uploads {
         let (customer, rows) = (&sent.customer, sent.rows);
         let before = stored_upload(conn, customer);
@@ -257,7 +257,7 @@ fn check_uploads(client: &Client, conn: &Connection, uploads: &[Sent], count: &m
 }
 
 /// Sends the events that have no acknowledgement once more, and then all are there once.
-fn check_events(client: &Client, conn: &Connection, events: &[Paid], count: &mut Count) {
+fn check_events(client: &Stub, conn: &Connection, events: &[Paid], count: &mut Count) {
     let outcome = |event_id: &str| {
         conn.prepare_cached("SELECT outcome FROM reconcile_events WHERE event_id = ?1")
             .unwrap()

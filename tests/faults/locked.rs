@@ -3,7 +3,7 @@
 
 use std::thread;
 
-use billstream::client::Client;
+use billstream::client::Stub;
 use billstream::proto::report::SummaryRequest;
 use futures::executor::block_on;
 use futures::{SinkExt, StreamExt};
@@ -54,7 +54,7 @@ fn a_database_that_stays_locked_is_unavailable() {
 
 /// An upload with its commit, up to its end. The calls behind it on the same connection are answered
 /// after the server has read it.
-fn complete(client: &Client, name: &str) -> Upload {
+fn complete(client: &Stub, name: &str) -> Upload {
     let (mut requests, result) = client.bulk_create(commit_required()).unwrap();
     block_on(async {
         send_rows(&mut requests, name, 0..3).await.unwrap();

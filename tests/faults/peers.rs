@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use billstream::client::Client;
+use billstream::client::Stub;
 use billstream::proto::report::{
     BulkResult, CreateInvoiceRequest, ExportRequest, Invoice, InvoiceBatch, ReconcileAck,
     ReconcileEvent,
@@ -55,7 +55,7 @@ struct Peer {
 impl Peer {
     fn open(local: &Local, env: &Arc<Environment>, number: u64, rng: &mut Rng) -> Peer {
         let proxy = Proxy::start(local.addr());
-        let client = Client::with_env(Arc::clone(env), &proxy.addr());
+        let client = Stub::with_env(Arc::clone(env), &proxy.addr());
         let name = format!("peer-{number}");
         let some = rng.range(1, 300) as usize;
         let (open, acknowledged) = match number % 4 {
@@ -68,7 +68,7 @@ impl Peer {
     }
 }
 
-async fn read_invoices(client: &Client, some: usize) -> Open {
+async fn read_invoices(client: &Stub, some: usize) -> Open {
     let mut rows = client.export_invoices(&ExportRequest::new(), options()).unwrap();
     for _ in 0..some {
         rows.next().await.unwrap().unwrap();
@@ -76,14 +76,14 @@ async fn read_invoices(client: &Client, some: usize) -> Open {
     Open::Invoices { _rows: rows }
 }
 
-async fn read_batches(client: &Client) -> Open {
+async fn read_batches(client: &Stub) -> Open {
     let mut batches = client.export_invoice_batches(&ExportRequest::new(), options()).unwrap();
     batches.next().await.unwrap().unwrap();
     Open::Batches { _batches: batches }
 }
 
 /// All events are sent before the first acknowledgement is read.
-async fn reconcile(client: &Client, name: &str, some: usize) -> Open {
+async fn reconcile(client: &Stub, name: &str, some: usize) -> Open {
     let (mut events, mut acks) = client.reconcile(options()).unwrap();
     for i in 0..some {
         let event = payment(format!("{name}-{i}"), CUSTOMER, i, 1);
@@ -95,7 +95,7 @@ async fn reconcile(client: &Client, name: &str, some: usize) -> Open {
     Open::Reconcile { _halves: (events, acks) }
 }
 
-async fn send_some(client: &Client, name: &str, some: usize) -> Open {
+async fn send_some(client: &Stub, name: &str, some: usize) -> Open {
     let (mut requests, result) = client.bulk_create(options()).unwrap();
     send_rows(&mut requests, name, 0..some).await.unwrap();
     Open::Upload { _halves: (requests, result) }

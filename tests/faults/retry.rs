@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use billstream::client::Client;
+use billstream::client::Stub;
 use billstream::proto::report::BulkResult;
 use futures::executor::block_on;
 use futures::SinkExt;
@@ -17,7 +17,7 @@ use crate::support::{
 /// Uploads, and cuts the connection after the server has committed and before it can say so.
 fn lose_acknowledgement(local: &Local, batch: &str, rows: usize, how: Cut) {
     let proxy = Proxy::start(local.addr());
-    let client = Client::with_env(environment(), &proxy.addr());
+    let client = Stub::with_env(environment(), &proxy.addr());
     let created = || local.server.metrics().invoices_created.get();
     let before = created();
     let (mut requests, result) = client.bulk_create(commit_required()).unwrap();
@@ -70,12 +70,11 @@ fn retries_that_race_create_once() {
     const ROUNDS: usize = 10;
     let local = Local::start(|_| ());
     let env = environment();
-    let clients: Vec<Client> = (0..CLIENTS)
-        .map(|_| Client::with_env(Arc::clone(&env), &local.addr().to_string()))
-        .collect();
+    let clients: Vec<Stub> =
+        (0..CLIENTS).map(|_| Stub::with_env(Arc::clone(&env), &local.addr().to_string())).collect();
     for round in 0..ROUNDS {
         let batch = format!("race-{round}");
-        let one = |client: &Client| upload(client, &batch, 50, Some(&batch)).unwrap();
+        let one = |client: &Stub| upload(client, &batch, 50, Some(&batch)).unwrap();
         let results: Vec<BulkResult> = std::thread::scope(|scope| {
             let threads: Vec<_> =
                 clients.iter().map(|client| scope.spawn(|| one(client))).collect();

@@ -8,7 +8,7 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use billstream::client::Client;
+use billstream::client::Stub;
 use billstream::proto::report::{BulkCommit, BulkResult, CreateInvoiceRequest, ReconcileEvent};
 use billstream::{Config, Server};
 use futures::executor::block_on;
@@ -105,15 +105,15 @@ impl Local {
         self.server.addr()
     }
 
-    pub fn client(&self) -> Client {
-        Client::new(&self.addr().to_string())
+    pub fn client(&self) -> Stub {
+        Stub::new(&self.addr().to_string())
     }
 
     /// A client with a window of 64 KiB a stream, which gRPC would enlarge to megabytes.
-    pub fn slow_client(&self) -> Client {
+    pub fn slow_client(&self) -> Stub {
         let builder = ChannelBuilder::new(environment()).http2_bdp_probe(false);
         let builder = builder.use_local_subchannel_pool(true);
-        Client::with_channel(builder.connect(&self.addr().to_string()))
+        Stub::with_channel(builder.connect(&self.addr().to_string()))
     }
 
     /// Stops the server, and gives the database to `look` when nothing changes it any more.
@@ -253,7 +253,7 @@ pub async fn send_rows(
 
 /// A whole upload of `rows` invoices; with a `batch_id` it ends in a commit.
 pub fn upload(
-    client: &Client,
+    client: &Stub,
     customer: &str,
     rows: usize,
     batch_id: Option<&str>,

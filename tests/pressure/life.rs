@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use billstream::client::Client;
+use billstream::client::Stub;
 use billstream::proto::report::{ExportRequest, Invoice, InvoiceBatch};
 use billstream::{Config, Server};
 use futures::executor::block_on;
@@ -119,7 +119,7 @@ struct Export {
 
 impl Export {
     /// The call has begun when its first message, or its end, is here.
-    fn open(client: &Client, wanted: Wanted, statuses: &[i32]) -> Export {
+    fn open(client: &Stub, wanted: Wanted, statuses: &[i32]) -> Export {
         let request = ExportRequest {
             customer_id: wanted.customer.map_or(String::new(), customer),
             statuses: wanted.statuses.iter().map(|s| EnumOrUnknown::from_i32(*s)).collect(),
@@ -211,7 +211,7 @@ fn issued(sequence: i64) -> protobuf::well_known_types::timestamp::Timestamp {
 
 struct World {
     server: TestServer,
-    client: Client,
+    client: Stub,
     /// Of each row, by its sequence less one.
     statuses: Vec<i32>,
     exports: [Option<Export>; SLOTS],

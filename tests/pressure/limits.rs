@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use billstream::client::Client;
+use billstream::client::Stub;
 use billstream::proto::report::{
     BulkResult, CreateInvoiceRequest, ExportRequest, Invoice, ListInvoicesRequest, ReconcileAck,
     ReconcileEvent, Summary, SummaryRequest,
@@ -38,7 +38,7 @@ fn assert_refused<T: std::fmt::Debug>(result: grpcio::Result<T>, text: &str) {
 }
 
 /// An export that is under way, and stands still.
-fn held_export(client: &Client) -> ClientSStreamReceiver<Invoice> {
+fn held_export(client: &Stub) -> ClientSStreamReceiver<Invoice> {
     let mut rows = client.export_invoices(&ExportRequest::new(), options()).unwrap();
     block_on(rows.next()).unwrap().unwrap();
     rows
@@ -46,7 +46,7 @@ fn held_export(client: &Client) -> ClientSStreamReceiver<Invoice> {
 
 type Upload = (ClientCStreamSender<CreateInvoiceRequest>, ClientCStreamReceiver<BulkResult>);
 
-fn held_upload(client: &Client, invoice_id: &str) -> Upload {
+fn held_upload(client: &Stub, invoice_id: &str) -> Upload {
     let (mut sink, result) = client.bulk_create(options()).unwrap();
     block_on(sink.send((invoice(invoice_id, 1), WriteFlags::default()))).unwrap();
     (sink, result)
@@ -54,7 +54,7 @@ fn held_upload(client: &Client, invoice_id: &str) -> Upload {
 
 type Reconcile = (ClientDuplexSender<ReconcileEvent>, ClientDuplexReceiver<ReconcileAck>);
 
-fn held_reconcile(client: &Client) -> Reconcile {
+fn held_reconcile(client: &Stub) -> Reconcile {
     let (mut sink, mut acks) = client.reconcile(options()).unwrap();
     block_on(sink.send((event("e", "nothing", 1), WriteFlags::default()))).unwrap();
     block_on(acks.next()).unwrap().unwrap();
@@ -62,7 +62,7 @@ fn held_reconcile(client: &Client) -> Reconcile {
 }
 
 /// How an export of one row ends.
-async fn export_one(client: &Client) -> grpcio::Result<()> {
+async fn export_one(client: &Stub) -> grpcio::Result<()> {
     let request = ExportRequest { max_rows: 1, ..ExportRequest::default() };
     let mut rows = client.export_invoices(&request, at_once())?;
     while let Some(row) = rows.next().await {
@@ -71,7 +71,7 @@ async fn export_one(client: &Client) -> grpcio::Result<()> {
     Ok(())
 }
 
-async fn reconcile_one(client: &Client) -> grpcio::Result<()> {
+async fn reconcile_one(client: &Stub) -> grpcio::Result<()> {
     let (mut sink, mut acks) = client.reconcile(at_once())?;
     // A refusal shows in the acks.
     let _ = sink.send((event("e", "nothing", 1), WriteFlags::default())).await;
@@ -82,7 +82,7 @@ async fn reconcile_one(client: &Client) -> grpcio::Result<()> {
     Ok(())
 }
 
-fn upload_one(client: &Client, invoice_id: &str) -> grpcio::Result<BulkResult> {
+fn upload_one(client: &Stub, invoice_id: &str) -> grpcio::Result<BulkResult> {
     upload(client, [invoice(invoice_id, 1)])
 }
 
@@ -175,7 +175,7 @@ fn streams_of_a_connection_past_the_limit_are_refused() {
 }
 
 /// A summary that reads every invoice: work where `summary` has none, and on a busy host seconds of it.
-fn slow_summary(client: &Client) -> grpcio::Result<Summary> {
+fn slow_summary(client: &Stub) -> grpcio::Result<Summary> {
     let request = SummaryRequest { issued_from: time(1), ..SummaryRequest::default() };
     client.get_summary(&request, options())
 }
@@ -340,7 +340,7 @@ fn no_unary_call_waits_behind_exports() {
     assert!(median < 20 * idle + Duration::from_millis(100), "{median:?}");
 }
 
-fn summary_times(client: &Client) -> Vec<Duration> {
+fn summary_times(client: &Stub) -> Vec<Duration> {
     let call = |_| {
         let start = Instant::now();
         summary(client);

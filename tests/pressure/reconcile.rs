@@ -4,9 +4,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use billstream::client::Client;
+use billstream::client::Stub;
 use billstream::proto::report::{ReconcileAck, ReconcileEvent};
-use billstream::proto::RECONCILE;
+use billstream::service::methods::RECONCILE;
 use billstream::Config;
 use futures::executor::block_on;
 use futures::future::join_all;
@@ -19,7 +19,7 @@ use grpcio::{
 use crate::common::*;
 use crate::support::*;
 /// Sends the next event when the one before is acknowledged.
-async fn one_by_one(client: &Client, name: usize, events: usize) {
+async fn one_by_one(client: &Stub, name: usize, events: usize) {
     let (mut sink, mut acks) = client.reconcile(options()).unwrap();
     for i in 0..events {
         let event = event(&format!("event-{name}-{i}"), &format!("inv-{name}"), 1);

@@ -1,6 +1,6 @@
 //! Reads of many rows, of which few or none are sent.
 
-use billstream::client::Client;
+use billstream::client::Stub;
 use billstream::proto::report::{ExportRequest, InvoiceStatus, SummaryRequest};
 use billstream::Config;
 
@@ -18,7 +18,7 @@ fn no_export_waits_for_the_end_of_scans_that_find_nothing() {
     let server = TestServer::with_copy(&database(ROWS), config);
     let statuses = vec![InvoiceStatus::INVOICE_STATUS_VOID.into()];
     let void = ExportRequest { statuses, ..ExportRequest::default() };
-    let export = |client: &Client, request: &ExportRequest| {
+    let export = |client: &Stub, request: &ExportRequest| {
         let (rows, error) = collect(client.export_invoices(request, options()).unwrap());
         assert!(error.is_none(), "{error:?}");
         rows.len()
@@ -47,7 +47,7 @@ fn no_export_waits_for_the_end_of_scans_that_find_nothing() {
 fn a_summary_by_date_takes_the_memory_of_its_answer() {
     let _alone = alone();
     let server = Process::with_copy(&database(ROWS), &[]);
-    let client = Client::new(&server.addr);
+    let client = Stub::new(&server.addr);
     summary(&client);
     let before = server.peak_rss_mib();
     let requests = [

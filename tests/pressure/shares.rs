@@ -10,12 +10,12 @@ use std::sync::Arc;
 use std::thread::{spawn, JoinHandle};
 use std::time::Duration;
 
-use billstream::client::Client;
+use billstream::client::Stub;
 use billstream::proto::report::{
     BulkResult, CreateInvoiceRequest, ExportRequest, Invoice, InvoiceStatus, ListInvoicesRequest,
     ReconcileOutcome, SummaryRequest,
 };
-use billstream::proto::GET_SUMMARY;
+use billstream::service::methods::GET_SUMMARY;
 use futures::executor::block_on;
 use futures::future::join_all;
 use futures::{SinkExt, StreamExt};
@@ -104,7 +104,7 @@ struct Greedy {
 
 impl Greedy {
     fn start(channels: &[Channel]) -> Greedy {
-        let clients: Vec<_> = channels.iter().cloned().map(Client::with_channel).collect();
+        let clients: Vec<_> = channels.iter().cloned().map(Stub::with_channel).collect();
         let each = |count: usize| clients.iter().cycle().take(count);
         let uploads = each(uploads()).map(open_upload).collect();
         let mut exports: Vec<_> = each((4096 * greed()).div_ceil(1000))
@@ -127,7 +127,7 @@ impl Drop for Greedy {
     }
 }
 
-fn open_upload(client: &Client) -> Upload {
+fn open_upload(client: &Stub) -> Upload {
     let (mut requests, result) = client.bulk_create(options()).unwrap();
     // It fails where the upload is refused.
     let _ = block_on(requests.send((invoice("greedy", 1), WriteFlags::default())));
@@ -172,7 +172,7 @@ fn heavy_summaries(
 }
 
 /// Everything that a polite peer may want, which must succeed at the first try.
-fn all_works(client: &Client, round: usize) {
+fn all_works(client: &Stub, round: usize) {
     let id = format!("polite-{round}");
     assert_eq!(upload(client, [invoice(&id, 5)]).unwrap().created_count, 1);
     pay(client, &id);
@@ -191,7 +191,7 @@ fn all_works(client: &Client, round: usize) {
     assert!(client.list_invoices(&filtered, options()).unwrap().invoices.is_empty());
 }
 
-fn pay(client: &Client, invoice_id: &str) {
+fn pay(client: &Stub, invoice_id: &str) {
     let (mut events, mut acks) = client.reconcile(options()).unwrap();
     block_on(events.send((event(invoice_id, invoice_id, 5), WriteFlags::default()))).unwrap();
     let ack = block_on(acks.next()).unwrap().unwrap();
@@ -202,7 +202,7 @@ fn pay(client: &Client, invoice_id: &str) {
 /// Beside it, and after it.
 fn all_works_beside(greedy_addr: &str, connections: usize, server: &Process) {
     let greedy = Greedy::start(&channels(greedy_addr, connections));
-    let polite = Client::new(&server.addr);
+    let polite = Stub::new(&server.addr);
     (0..3).for_each(|round| all_works(&polite, round));
     drop(greedy);
     (3..5).for_each(|round| all_works(&polite, round));
@@ -235,7 +235,7 @@ fn sparse() -> ExportRequest {
     ExportRequest { statuses, ..ExportRequest::default() }
 }
 
-fn first_row(client: &Client) -> Option<grpcio::Result<Invoice>> {
+fn first_row(client: &Stub) -> Option<grpcio::Result<Invoice>> {
     let request = ExportRequest { max_rows: 1, ..ExportRequest::default() };
     block_on(client.export_invoices(&request, options()).unwrap().next())
 }
@@ -245,7 +245,7 @@ fn an_export_has_its_turn_before_those_of_another_connection_are_done() {
     const EXPORTS: usize = 100;
     let _alone = alone();
     let server = Process::with_copy(&database(MANY_ROWS), &[]);
-    let (greedy, polite) = (Client::new(&server.addr), Client::new(&server.addr));
+    let (greedy, polite) = (Stub::new(&server.addr), Stub::new(&server.addr));
     assert!(first_row(&polite).unwrap().is_ok());
     let done = Arc::new(AtomicUsize::new(0));
     let exports: Vec<_> =
@@ -274,8 +274,8 @@ fn cancelled_exports_keep_nobody_out() {
     let flags = ["--max-exports", "8", "--export-workers", "1", "--host-share-percent", "100"];
     let flags = [&flags[..], &["--connection-share-percent", "100"]].concat();
     let server = Process::with_copy(&database(MANY_ROWS), &flags);
-    let (greedy, polite) = (Client::new(&server.addr), Client::new(&server.addr));
-    let lawful = |polite: &Client| {
+    let (greedy, polite) = (Stub::new(&server.addr), Stub::new(&server.addr));
+    let lawful = |polite: &Stub| {
         let mut row = first_row(polite);
         // Where eight are open it is told so, and comes again.
         while let Some(Err(error)) = row {
@@ -306,7 +306,7 @@ fn uploads_are_staged_beside_long_queries() {
     let server = Process::with_copy(&database(MANY_ROWS), &flags);
     let is_over = Arc::new(AtomicBool::new(false));
     let summaries = heavy_summaries(&channels(&server.addr, 2), 4, &is_over);
-    let client = Client::new(&server.addr);
+    let client = Stub::new(&server.addr);
     // Each few of them make a job of staging.
     let rows = (0..4000).map(|i| invoice(&format!("staged-{i}"), 1));
     assert_eq!(upload(&client, rows).unwrap().created_count, 4000);

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use billstream::client::Client;
+use billstream::client::Stub;
 use billstream::proto::report::{ExportRequest, ListInvoicesRequest, SummaryRequest};
 use billstream::Config;
 use futures::executor::block_on;
@@ -18,7 +18,7 @@ static CALLS: [AtomicU64; 6] = [const { AtomicU64::new(0) }; 6];
 
 /// One client: its name, and a small generator of numbers that differ from client to client.
 struct Caller {
-    client: Client,
+    client: Stub,
     name: usize,
     seed: u64,
     calls: u64,

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use billstream::client::Client;
+use billstream::client::Stub;
 use billstream::proto::report::{ExportRequest, Invoice, InvoiceBatch, SummaryRequest};
 use billstream::Config;
 use futures::executor::block_on;
@@ -34,7 +34,7 @@ struct Export {
 impl Export {
     /// The `i`th: every fourth has one row a message. A dozen want everything, the others a few
     /// thousand rows, which is more than the windows and buffers hold.
-    fn open(client: &Client, i: usize) -> Export {
+    fn open(client: &Stub, i: usize) -> Export {
         let is_whole = i % 100 == 7 || i.is_multiple_of(500);
         let (after, rows) =
             if is_whole { (0, ROWS) } else { (i as i64 * 500, 5000 + i as i64 * 37 % 3000) };
@@ -73,7 +73,7 @@ impl Export {
 }
 
 /// The exports, by connection, each with its first message read.
-fn stalled(clients: &[Client]) -> Vec<Vec<Export>> {
+fn stalled(clients: &[Stub]) -> Vec<Vec<Export>> {
     let mut exports: Vec<Vec<Export>> = clients.iter().map(|_| Vec::new()).collect();
     for i in 0..EXPORTS {
         let connection = i / (EXPORTS / clients.len());
@@ -102,7 +102,7 @@ fn read_on(exports: Vec<Vec<Export>>) -> i64 {
 fn a_thousand_stalled_exports_cost_memory_alone_and_read_on() {
     let _alone = alone();
     let server = Process::with_copy(&database(ROWS as u64), &[]);
-    let fresh = Client::new(&server.addr);
+    let fresh = Stub::new(&server.addr);
     // One of each rpc, so that what is started once is there.
     summary(&fresh);
     assert!(block_on(Export::open(&fresh, 4).read()));
@@ -153,7 +153,7 @@ fn assert_no_more_threads(server: &Process, before: &[String]) {
 }
 
 /// Writes, and has another process's connection empty the log, which needs a moment with no reader.
-fn log_is_emptied(server: &Process, client: &Client) {
+fn log_is_emptied(server: &Process, client: &Stub) {
     let start = Instant::now();
     let invoices = (0..WRITTEN).map(|i| invoice(&format!("new-{i}"), 1));
     assert_eq!(upload(client, invoices).unwrap().created_count, WRITTEN);
@@ -170,7 +170,7 @@ fn log_is_emptied(server: &Process, client: &Client) {
 }
 
 /// As quick as `idle` allows, which was taken without the exports: a busy host makes both slow.
-fn summaries_are_quick(client: &Client, idle: Duration) {
+fn summaries_are_quick(client: &Stub, idle: Duration) {
     let times = summary_times(client, ROWS + WRITTEN);
     let slowest = times.iter().max().copied();
     let median = median(times);
@@ -180,7 +180,7 @@ fn summaries_are_quick(client: &Client, idle: Duration) {
     assert!(median < 20 * idle + Duration::from_millis(100), "{median:?}");
 }
 
-fn summary_times(client: &Client, invoices: i64) -> Vec<Duration> {
+fn summary_times(client: &Stub, invoices: i64) -> Vec<Duration> {
     let call = |_| {
         let start = Instant::now();
         let summary = client.get_summary(&SummaryRequest::new(), options());

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use billstream::client::Client;
+use billstream::client::Stub;
 use billstream::proto::error_details::{RetryInfo, Status};
 use grpcio::{CallOption, ChannelBuilder, EnvBuilder, RpcStatus};
 use protobuf::Message;
@@ -18,21 +18,21 @@ pub fn options() -> CallOption {
 
 /// Clients with a connection each, on two threads together, and with a window of 64 KiB a stream:
 /// gRPC would otherwise enlarge it to megabytes on loopback.
-pub fn slow_clients(addr: &str, count: usize) -> Vec<Client> {
+pub fn slow_clients(addr: &str, count: usize) -> Vec<Stub> {
     let env = Arc::new(EnvBuilder::new().cq_count(2).build());
     let client = |_| {
         let builder = ChannelBuilder::new(Arc::clone(&env))
             .http2_bdp_probe(false)
             .use_local_subchannel_pool(true);
-        Client::with_channel(builder.connect(addr))
+        Stub::with_channel(builder.connect(addr))
     };
     (0..count).map(client).collect()
 }
 
 /// Clients with a connection each, on two threads together.
-pub fn clients(addr: &str, count: usize) -> Vec<Client> {
+pub fn clients(addr: &str, count: usize) -> Vec<Stub> {
     let env = Arc::new(EnvBuilder::new().cq_count(2).build());
-    (0..count).map(|_| Client::with_env(Arc::clone(&env), addr)).collect()
+    (0..count).map(|_| Stub::with_env(Arc::clone(&env), addr)).collect()
 }
 
 /// The delay of the google.rpc.RetryInfo in the details of a status.

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use billstream::client::Client;
+use billstream::client::Stub;
 use billstream::proto::report::ExportRequest;
 use billstream::Config;
 use futures::executor::block_on;
@@ -27,7 +27,7 @@ fn wal_size(server: &TestServer) -> u64 {
 }
 
 /// Uploads of 100 invoices, one after another, until told to stop; how many uploads.
-fn write_on(client: &Client, name: &str, stop: &AtomicBool) -> i64 {
+fn write_on(client: &Stub, name: &str, stop: &AtomicBool) -> i64 {
     let mut uploads = 0;
     while !stop.load(Ordering::Relaxed) {
         let invoices = (0..100).map(|i| invoice(&format!("{name}-{uploads}-{i}"), 1));
@@ -39,7 +39,7 @@ fn write_on(client: &Client, name: &str, stop: &AtomicBool) -> i64 {
 
 /// Reads one batch after another with a pause: too slow to drain, too quick to be parked. Begins
 /// again at the end, until told to stop.
-fn drip(client: &Client, stop: &AtomicBool) {
+fn drip(client: &Stub, stop: &AtomicBool) {
     while !stop.load(Ordering::Relaxed) {
         let request = ExportRequest::new();
         let mut batches = client.export_invoice_batches(&request, options()).unwrap();

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use billstream::client::Client;
+use billstream::client::Stub;
 use billstream::proto::report::{
     BulkResult, CreateInvoiceRequest, Invoice, ListInvoicesRequest, ReconcileAck, ReconcileEvent,
     ReconcileOutcome, Summary,
@@ -88,7 +88,7 @@ fn a_corrected_payment_is_applied_and_another_one_is_not() {
     assert_eq!(summary(&client).totals[0].paid_cents, 50);
 }
 
-fn batch(client: &Client, name: &str, batch_id: &str) -> grpcio::Result<BulkResult> {
+fn batch(client: &Stub, name: &str, batch_id: &str) -> grpcio::Result<BulkResult> {
     let rows = invoices_of(name);
     let last = commit(batch_id, rows.len() as i64);
     upload(client, rows.into_iter().chain([last]))
@@ -135,7 +135,7 @@ fn histories() -> impl Strategy<Value = (Vec<i64>, Vec<(usize, i64)>, Vec<Step>)
 }
 
 /// The summary, and every invoice without what its place in the history gives it.
-fn books(client: &Client) -> (Summary, Vec<Invoice>) {
+fn books(client: &Stub) -> (Summary, Vec<Invoice>) {
     let mut totals = summary(client);
     totals.last_sequence = 0;
     let request = ListInvoicesRequest { page_size: 1000, ..Default::default() };

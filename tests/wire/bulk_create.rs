@@ -1,6 +1,6 @@
 //! BulkCreate.
 
-use billstream::client::Client;
+use billstream::client::Stub;
 use billstream::model::MAX_AMOUNT_CENTS;
 use billstream::proto::error_details::{BadRequest, Status};
 use billstream::proto::report::{BulkResult, CreateInvoiceRequest};
@@ -131,7 +131,7 @@ fn an_amount_has_a_bound() {
 }
 
 /// Under one batch_id: `rows` with its commit.
-fn batch(client: &Client, rows: &[CreateInvoiceRequest]) -> grpcio::Result<BulkResult> {
+fn batch(client: &Stub, rows: &[CreateInvoiceRequest]) -> grpcio::Result<BulkResult> {
     let last = commit("batch", rows.len() as i64);
     upload(client, rows.iter().cloned().chain([last]))
 }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use billstream::client::Client;
+use billstream::client::Stub;
 use billstream::proto::report::{ExportRequest, Invoice, InvoiceStatus};
 use billstream::Config;
 use futures::executor::block_on;
@@ -11,13 +11,13 @@ use grpcio::{CallOption, RpcStatusCode};
 
 use crate::common::*;
 
-fn rows(client: &Client, request: &ExportRequest) -> Vec<Invoice> {
+fn rows(client: &Stub, request: &ExportRequest) -> Vec<Invoice> {
     let (rows, error) = collect(client.export_invoices(request, CallOption::default()).unwrap());
     assert!(error.is_none(), "{error:?}");
     rows
 }
 
-fn batched(client: &Client, request: &ExportRequest) -> Vec<Invoice> {
+fn batched(client: &Stub, request: &ExportRequest) -> Vec<Invoice> {
     let stream = client.export_invoice_batches(request, CallOption::default()).unwrap();
     let (batches, error) = collect(stream);
     assert!(error.is_none(), "{error:?}");

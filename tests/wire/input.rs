@@ -1,12 +1,12 @@
 //! What a malformed request costs, and what a client is told of it: always its own fault, in few words.
 
-use billstream::client::Client;
+use billstream::client::Stub;
 use billstream::proto::error_details::bad_request::FieldViolation;
 use billstream::proto::error_details::{BadRequest, Status};
 use billstream::proto::report::{
     BulkResult, ExportRequest, ListInvoicesRequest, ReconcileAck, ReconcileEvent, ReconcileOutcome,
 };
-use billstream::proto::{BULK_CREATE, EXPORT_INVOICES, GET_SUMMARY, RECONCILE};
+use billstream::service::methods::{BULK_CREATE, EXPORT_INVOICES, GET_SUMMARY, RECONCILE};
 use billstream::Config;
 use futures::executor::block_on;
 use futures::{SinkExt, StreamExt};
@@ -71,7 +71,7 @@ fn a_long_value_is_quoted_shortly() {
 }
 
 /// Sends the events, and gives their acknowledgements.
-fn reconcile(client: &Client, events: Vec<ReconcileEvent>) -> Vec<ReconcileAck> {
+fn reconcile(client: &Stub, events: Vec<ReconcileEvent>) -> Vec<ReconcileAck> {
     let (mut sink, acks) = client.reconcile(options()).unwrap();
     block_on(async {
         for event in events {

@@ -4,7 +4,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
 
-use billstream::client::Client;
+use billstream::client::Stub;
 use billstream::proto::report::{ExportRequest, Invoice};
 use billstream::server::check;
 use billstream::Config;
@@ -14,7 +14,7 @@ use grpcio::CallOption;
 
 use crate::common::*;
 
-fn export_after(client: &Client, after_sequence: i64) -> Vec<Invoice> {
+fn export_after(client: &Stub, after_sequence: i64) -> Vec<Invoice> {
     let request = ExportRequest { after_sequence, ..Default::default() };
     let (invoices, error) =
         collect(client.export_invoices(&request, CallOption::default()).unwrap());

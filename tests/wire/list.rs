@@ -1,6 +1,6 @@
 //! ListInvoices.
 
-use billstream::client::Client;
+use billstream::client::Stub;
 use billstream::model::MAX_AMOUNT_CENTS;
 use billstream::proto::report::{Invoice, InvoiceStatus, ListInvoicesRequest};
 use billstream::Config;
@@ -9,7 +9,7 @@ use proptest::prelude::*;
 
 use crate::common::*;
 
-fn pages(client: &Client, request: &ListInvoicesRequest) -> Vec<Vec<Invoice>> {
+fn pages(client: &Stub, request: &ListInvoicesRequest) -> Vec<Vec<Invoice>> {
     let mut request = request.clone();
     let mut pages = Vec::new();
     loop {

@@ -1,6 +1,6 @@
 //! Reconcile.
 
-use billstream::client::Client;
+use billstream::client::Stub;
 use billstream::model::MAX_AMOUNT_CENTS;
 use billstream::proto::report::{ReconcileAck, ReconcileEvent, ReconcileOutcome, SummaryRequest};
 use billstream::server::check;
@@ -12,7 +12,7 @@ use grpcio::{CallOption, RpcStatusCode, WriteFlags};
 use crate::common::*;
 use ReconcileOutcome::*;
 
-pub fn reconcile(client: &Client, events: &[ReconcileEvent]) -> Vec<ReconcileAck> {
+pub fn reconcile(client: &Stub, events: &[ReconcileEvent]) -> Vec<ReconcileAck> {
     let (mut sink, acks) = client.reconcile(CallOption::default()).unwrap();
     let events = events.to_vec();
     let sender = std::thread::spawn(move || {

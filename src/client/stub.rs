@@ -1,4 +1,5 @@
-//! A client of the service: one connection, and a method for each rpc.
+//! The stub of the service, as code generators of other languages call it: a connection, and a method for each
+//! rpc with the types of grpcio.
 
 use std::ffi::CStr;
 use std::future::Future;
@@ -15,7 +16,7 @@ use crate::proto::report::{
     BulkResult, CreateInvoiceRequest, ExportRequest, Invoice, InvoiceBatch, ListInvoicesRequest,
     ListInvoicesResponse, ReconcileAck, ReconcileEvent, Summary, SummaryRequest,
 };
-use crate::proto::{
+use crate::service::methods::{
     BULK_CREATE, EXPORT_INVOICES, EXPORT_INVOICE_BATCHES, GET_SUMMARY, LIST_INVOICES, RECONCILE,
 };
 
@@ -27,26 +28,26 @@ use crate::proto::{
 /// streams: they run on its thread. (grpcio drops a message that arrives together with an error: to
 /// resume an export, count on the last `sequence` received, not on the cursor in the status.)
 #[derive(Clone)]
-pub struct Client {
+pub struct Stub {
     inner: grpcio::Client,
 }
 
-impl Client {
+impl Stub {
     /// A client of the server at `addr` (HOST:PORT), with a thread of its own.
-    pub fn new(addr: &str) -> Client {
-        Client::with_env(environment(), addr)
+    pub fn new(addr: &str) -> Stub {
+        Stub::with_env(environment(), addr)
     }
 
     /// A client on the threads of `env`, for a program with many.
-    pub fn with_env(env: Arc<Environment>, addr: &str) -> Client {
-        Client::with_channel(Client::channel(env).connect(addr))
+    pub fn with_env(env: Arc<Environment>, addr: &str) -> Stub {
+        Stub::with_channel(Stub::channel(env).connect(addr))
     }
 
-    /// As [`Client::new`], through the proxy that `http_proxy`, `https_proxy` and `no_proxy` name in the
+    /// As [`Stub::new`], through the proxy that `http_proxy`, `https_proxy` and `no_proxy` name in the
     /// environment. The C core would apply them to loopback too, so by default they are not looked at.
-    pub fn through_proxy(addr: &str) -> Client {
-        let channel = Client::channel(environment());
-        Client::with_channel(channel.raw_cfg_int(HTTP_PROXY.to_owned(), 1).connect(addr))
+    pub fn through_proxy(addr: &str) -> Stub {
+        let channel = Stub::channel(environment());
+        Stub::with_channel(channel.raw_cfg_int(HTTP_PROXY.to_owned(), 1).connect(addr))
     }
 
     /// The settings of a connection.
@@ -64,8 +65,8 @@ impl Client {
     }
 
     /// A client on a channel that the caller has built.
-    pub fn with_channel(channel: Channel) -> Client {
-        Client { inner: grpcio::Client::new(channel) }
+    pub fn with_channel(channel: Channel) -> Stub {
+        Stub { inner: grpcio::Client::new(channel) }
     }
 
     /// Runs `task` on the thread of the connection. A stream that is read or fed there costs no hand-over of

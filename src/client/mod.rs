@@ -1,0 +1,5 @@
+//! The other end of the service.
+
+mod stub;
+
+pub use stub::Stub;

@@ -1,0 +1,109 @@
+//! How a call ended, for its client: what gRPC calls a status, without gRPC.
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::error::Violation;
+
+/// The canonical codes of gRPC; the numbers are those on the wire.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Code {
+    Ok = 0,
+    Cancelled = 1,
+    Unknown = 2,
+    InvalidArgument = 3,
+    DeadlineExceeded = 4,
+    NotFound = 5,
+    AlreadyExists = 6,
+    PermissionDenied = 7,
+    ResourceExhausted = 8,
+    FailedPrecondition = 9,
+    Aborted = 10,
+    OutOfRange = 11,
+    Unimplemented = 12,
+    Internal = 13,
+    Unavailable = 14,
+    DataLoss = 15,
+    Unauthenticated = 16,
+}
+
+impl Code {
+    const ALL: [(Code, &'static str); 17] = [
+        (Code::Ok, "OK"),
+        (Code::Cancelled, "CANCELLED"),
+        (Code::Unknown, "UNKNOWN"),
+        (Code::InvalidArgument, "INVALID_ARGUMENT"),
+        (Code::DeadlineExceeded, "DEADLINE_EXCEEDED"),
+        (Code::NotFound, "NOT_FOUND"),
+        (Code::AlreadyExists, "ALREADY_EXISTS"),
+        (Code::PermissionDenied, "PERMISSION_DENIED"),
+        (Code::ResourceExhausted, "RESOURCE_EXHAUSTED"),
+        (Code::FailedPrecondition, "FAILED_PRECONDITION"),
+        (Code::Aborted, "ABORTED"),
+        (Code::OutOfRange, "OUT_OF_RANGE"),
+        (Code::Unimplemented, "UNIMPLEMENTED"),
+        (Code::Internal, "INTERNAL"),
+        (Code::Unavailable, "UNAVAILABLE"),
+        (Code::DataLoss, "DATA_LOSS"),
+        (Code::Unauthenticated, "UNAUTHENTICATED"),
+    ];
+
+    /// The code with this number; [`Code::Unknown`] where there is none.
+    pub fn from_number(number: i32) -> Code {
+        let known = usize::try_from(number).ok().and_then(|number| Code::ALL.get(number));
+        known.map_or(Code::Unknown, |(code, _)| *code)
+    }
+
+    /// Its name in the specification of gRPC, such as `RESOURCE_EXHAUSTED`.
+    pub fn name(self) -> &'static str {
+        Code::ALL[self as usize].1
+    }
+}
+
+impl fmt::Display for Code {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// Why a call failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Status {
+    pub code: Code,
+    pub message: String,
+    /// The malformed fields (`google.rpc.BadRequest`), 16 at the most.
+    pub violations: Vec<Violation>,
+    /// How long to wait before the call is tried again, where waiting helps (`google.rpc.RetryInfo`).
+    pub retry_delay: Option<Duration>,
+}
+
+impl Status {
+    /// A status without details.
+    pub fn new(code: Code, message: impl Into<String>) -> Status {
+        Status { code, message: message.into(), violations: Vec::new(), retry_delay: None }
+    }
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.code, self.message)
+    }
+}
+
+impl std::error::Error for Status {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_codes_are_those_of_grpc() {
+        for (number, (code, _)) in Code::ALL.iter().enumerate() {
+            assert_eq!(*code as usize, number);
+            assert_eq!(Code::from_number(number as i32), *code);
+        }
+        assert_eq!(Code::from_number(17), Code::Unknown);
+        assert_eq!(Code::from_number(-1), Code::Unknown);
+    }
+}
