@@ -121,11 +121,13 @@ impl Server {
         let sweep = shared.sweep.start()?;
         // Before the first call may be answered.
         store_thread.keep();
+        let addr = SocketAddr::new(listen.ip(), port);
+        store_thread.tell(&addr.to_string());
         grpc.start();
         let envs = Environments { env, poller_env, threads_ended };
         let store = store_thread;
         let parts = Parts { grpc, envs, exports, unary, spool, store, sweep };
-        Ok(Server { addr: SocketAddr::new(listen.ip(), port), shared, parts: Some(parts) })
+        Ok(Server { addr, shared, parts: Some(parts) })
     }
 
     /// The address it listens on, with the real port where port 0 was asked for.

@@ -105,6 +105,12 @@ impl DatabaseFile {
         Ok(header)
     }
 
+    /// Leaves word, for programs that are refused, of where the database is served.
+    pub fn tell(&self, addresses: &str) {
+        // OK to fail: it is a help for people.
+        let _ = self.lock.write(addresses);
+    }
+
     /// The start has succeeded: what it made stays.
     pub fn keep(&mut self) {
         self.made = None;
@@ -196,12 +202,12 @@ fn enter(identity: Identity) -> bool {
     is_free
 }
 
-/// A lock on an empty file beside the database, which servers of version 0.1 know alone. It stays where it
-/// is, for the next start; see [`DatabaseFile::refuse_lost`].
+/// A lock on a file beside the database, which servers of version 0.1 know alone. It stays where it is, for
+/// the next start; see [`DatabaseFile::refuse_lost`]. Who holds it writes into it where the database is served.
 #[derive(Debug)]
 struct ServerLock {
     path: PathBuf,
-    _file: File,
+    file: File,
     /// Whether this start made it, and may yet fail.
     is_made: bool,
 }
@@ -213,15 +219,27 @@ impl ServerLock {
         let file = File::options().write(true).create(true).truncate(false).open(&path);
         let file = file.map_err(|e| unusable(&path, &e))?;
         match file.try_lock() {
-            Ok(()) => Ok(ServerLock { path, _file: file, is_made }),
+            Ok(()) => {
+                let lock = ServerLock { path, file, is_made };
+                // What a server that was killed has left. OK to fail: a full disk still serves reads.
+                let _ = lock.write("");
+                Ok(lock)
+            }
             Err(TryLockError::WouldBlock) => Err(served(db)),
             Err(TryLockError::Error(e)) => Err(unusable(&path, &e)),
         }
+    }
+
+    fn write(&self, text: &str) -> std::io::Result<()> {
+        self.file.set_len(0)?;
+        self.file.write_all_at(text.as_bytes(), 0)
     }
 }
 
 impl Drop for ServerLock {
     fn drop(&mut self) {
+        // OK to fail: the next one to take it does the same.
+        let _ = self.write("");
         if self.is_made {
             // OK to fail: it is empty, and in nobody's way.
             let _ = fs::remove_file(&self.path);
@@ -318,7 +336,17 @@ pub fn sync_directory(path: &Path) -> std::io::Result<()> {
 }
 
 fn served(path: &Path) -> Error {
-    unusable(path, &"another server is serving it")
+    let at = addresses(&beside(path, "-lock")).map_or(String::new(), |at| format!(" on {at}"));
+    unusable(path, &format!("another server is serving it{at}"))
+}
+
+/// What the holder of a lock has written into it, if that is a line of text.
+fn addresses(lock: &Path) -> Option<String> {
+    let mut text = [0; 1024];
+    let bytes = File::open(lock).and_then(|file| file.read_at(&mut text, 0)).ok()?;
+    let text = std::str::from_utf8(&text[..bytes]).ok()?.trim_end();
+    let is_line = !text.is_empty() && !text.contains(char::is_control);
+    is_line.then(|| text.to_owned())
 }
 
 pub fn unusable(path: &Path, why: &dyn std::fmt::Display) -> Error {

@@ -99,6 +99,11 @@ impl Store {
 }
 
 impl StoreThread {
+    /// Tells programs that are refused the database where it is served: `addresses`, a line of text.
+    pub fn tell(&self, addresses: &str) {
+        self.file.tell(addresses);
+    }
+
     /// The start has succeeded: what it made stays. (Dropped before that, it leaves no file behind that was
     /// not there before.)
     pub fn keep(&mut self) {
