@@ -20,6 +20,8 @@ mod failing_disk;
 mod file;
 #[path = "faults/kills.rs"]
 mod kills;
+#[path = "faults/load.rs"]
+mod load;
 #[path = "faults/locked.rs"]
 mod locked;
 #[path = "faults/peers.rs"]
@@ -28,6 +30,8 @@ mod peers;
 mod proxy;
 #[path = "interop/python.rs"]
 mod python;
+#[path = "faults/restore.rs"]
+mod restore;
 #[path = "faults/retry.rs"]
 mod retry;
 #[path = "common/skip.rs"]
@@ -35,3 +39,5 @@ mod retry;
 mod skip;
 #[path = "faults/support.rs"]
 mod support;
+#[path = "faults/ways.rs"]
+mod ways;

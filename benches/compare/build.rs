@@ -5,13 +5,15 @@ use std::error::Error;
 use tonic_build::manual;
 
 /// The rpcs: name, route, request, response, and whether the client and the server stream.
-const RPCS: [(&str, &str, &str, bool, bool); 6] = [
+const RPCS: [(&str, &str, &str, bool, bool); 8] = [
     ("get_summary", "GetSummary", "SummaryRequest", false, false),
     ("list_invoices", "ListInvoices", "ListInvoicesRequest", false, false),
     ("export_invoices", "ExportInvoices", "ExportRequest", false, true),
     ("export_invoice_batches", "ExportInvoiceBatches", "ExportRequest", false, true),
     ("bulk_create", "BulkCreate", "CreateInvoiceRequest", true, false),
+    ("bulk_create_batches", "BulkCreateBatches", "CreateInvoiceBatch", true, false),
     ("reconcile", "Reconcile", "ReconcileEvent", true, true),
+    ("reconcile_batches", "ReconcileBatches", "ReconcileEventBatch", true, true),
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {

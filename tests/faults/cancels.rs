@@ -2,36 +2,32 @@
 //! at all unless the server had the whole upload.
 
 use std::collections::{BTreeMap, HashMap};
-use std::io::{BufRead, BufReader, Read, Write};
 use std::net::SocketAddr;
-use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use billstream::client::Stub;
-use billstream::proto::report::ExportRequest;
 use futures::executor::block_on;
-use futures::{SinkExt, StreamExt};
+use futures::SinkExt;
 use grpcio::{CallOption, Environment, WriteFlags};
 use rusqlite::Connection;
 
-use crate::proxy::{Cut, Proxy};
-use crate::python;
-use crate::skip::skip;
+use crate::load::Load;
+use crate::proxy::Cut;
 use crate::support::{
-    assert_sound, billstream, commit, commit_required, environment, invoice, open, options,
-    payment, rows_by_customer, seed, send_rows, upload, variable, wait_for, Guarded, Local, Rng,
-    Served, Upload,
+    assert_sound, commit, commit_required, environment, open, options, rows_by_customer, seed,
+    send_rows, upload, variable, wait_for, Local, Rng, Served, Upload,
 };
+use crate::ways::{cut, from_python, kill_client, kill_import};
 
 /// Uploads under way at a time.
 const THREADS: u64 = 6;
 /// The longest a client waits at the moment it was told to go away, in microseconds.
-const MOMENT_US: u64 = 3_000;
+pub const MOMENT_US: u64 = 3_000;
 /// A customer that the load pays and exports.
-const LOAD: &str = "load";
-const LOAD_ROWS: usize = 3_000;
+pub const LOAD: &str = "load";
+pub const LOAD_ROWS: usize = 3_000;
 
 /// How an upload ends, where it is not cancelled before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -46,7 +42,7 @@ pub enum Ending {
 
 /// How far a client goes before it goes away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stage {
+pub enum Stage {
     /// Some of the invoices.
     Part,
     /// All of them, and nothing after them.
@@ -57,11 +53,11 @@ enum Stage {
     Close,
 }
 
-const STAGES: [Stage; 4] = [Stage::Part, Stage::Rows, Stage::Commit, Stage::Close];
+pub const STAGES: [Stage; 4] = [Stage::Part, Stage::Rows, Stage::Commit, Stage::Close];
 
 /// How a client goes away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Way {
+pub enum Way {
     ClientCancel,
     Reset,
     Finish,
@@ -71,20 +67,20 @@ enum Way {
 }
 
 /// One upload, and how far its client may have come with it: never further than is said here.
-struct Attempt {
-    customer: String,
-    way: Way,
-    ending: Ending,
-    rows: usize,
-    commit_sent: bool,
-    half_closed: bool,
+pub struct Attempt {
+    pub customer: String,
+    pub way: Way,
+    pub ending: Ending,
+    pub rows: usize,
+    pub commit_sent: bool,
+    pub half_closed: bool,
     /// The client got the result.
-    is_acknowledged: bool,
+    pub is_acknowledged: bool,
 }
 
 impl Attempt {
     /// Whether the server can have had the complete upload.
-    fn was_complete(&self) -> bool {
+    pub fn was_complete(&self) -> bool {
         match self.ending {
             Ending::Plain => self.half_closed,
             Ending::Commit | Ending::Required => self.commit_sent,
@@ -93,18 +89,18 @@ impl Attempt {
 }
 
 /// What an upload is to do.
-struct Plan {
-    customer: String,
-    way: Way,
-    ending: Ending,
-    stage: Stage,
-    rows: usize,
+pub struct Plan {
+    pub customer: String,
+    pub way: Way,
+    pub ending: Ending,
+    pub stage: Stage,
+    pub rows: usize,
     /// Invoices to send: all of them, but for [`Stage::Part`].
-    sent: usize,
+    pub sent: usize,
 }
 
 impl Plan {
-    fn new(number: u64, way: Way, rng: &mut Rng) -> Plan {
+    pub fn new(number: u64, way: Way, rng: &mut Rng) -> Plan {
         // Most are small, which is quickest at the writer; some are spooled to a file.
         let most = rng.pick(&[3, 3, 30, 300]);
         let rows = rng.range(1, most) as usize;
@@ -115,11 +111,11 @@ impl Plan {
         Plan { customer: format!("{way:?}-{number}"), way, ending, stage, rows, sent }
     }
 
-    fn sends_commit(&self) -> bool {
+    pub fn sends_commit(&self) -> bool {
         self.ending != Ending::Plain && matches!(self.stage, Stage::Commit | Stage::Close)
     }
 
-    fn attempt(&self, is_acknowledged: bool) -> Attempt {
+    pub fn attempt(&self, is_acknowledged: bool) -> Attempt {
         Attempt {
             customer: self.customer.clone(),
             way: self.way,
@@ -131,7 +127,7 @@ impl Plan {
         }
     }
 
-    fn options(&self) -> CallOption {
+    pub fn options(&self) -> CallOption {
         if self.ending == Ending::Required {
             commit_required()
         } else {
@@ -140,7 +136,7 @@ impl Plan {
     }
 
     /// Goes as far as the stage. An error means that the connection is gone, which is planned.
-    async fn send(&self, (requests, _): &mut Upload) -> grpcio::Result<()> {
+    pub async fn send(&self, (requests, _): &mut Upload) -> grpcio::Result<()> {
         send_rows(requests, &self.customer, 0..self.sent).await?;
         if self.sends_commit() {
             let last = commit(&self.customer, self.rows);
@@ -154,12 +150,12 @@ impl Plan {
 }
 
 /// What the threads of the test share.
-struct Field {
-    addr: SocketAddr,
-    env: Arc<Environment>,
+pub struct Field {
+    pub addr: SocketAddr,
+    pub env: Arc<Environment>,
     /// Clients that many uploads share, and so a connection.
-    shared: Vec<Stub>,
-    attempts: Mutex<Vec<Attempt>>,
+    pub shared: Vec<Stub>,
+    pub attempts: Mutex<Vec<Attempt>>,
 }
 
 /// With the server in a process of its own, as most are.
@@ -299,262 +295,6 @@ fn cancel(field: &Field, plan: &Plan, rng: &mut Rng) -> Attempt {
         _ => result.cancel(),
     }
     plan.attempt(false)
-}
-
-/// The connection is cut between a client and the server. The client may get its result first.
-fn cut(field: &Field, plan: &Plan, how: Cut, rng: &mut Rng) -> Attempt {
-    let proxy = Proxy::start(field.addr);
-    let client = Stub::with_env(Arc::clone(&field.env), &proxy.addr());
-    let mut call = client.bulk_create(plan.options()).unwrap();
-    if plan.stage == Stage::Part {
-        // In the middle of a send.
-        let moment = rng.moment(MOMENT_US);
-        std::thread::scope(|scope| {
-            scope.spawn(|| block_on(plan.send(&mut call)));
-            std::thread::sleep(moment);
-            proxy.cut(how);
-        });
-    } else {
-        // OK to fail: nothing has cut the connection, but a loaded machine may refuse one.
-        let _ = block_on(plan.send(&mut call));
-        std::thread::sleep(rng.moment(MOMENT_US));
-        proxy.cut(how);
-    }
-    let (requests, result) = call;
-    let is_acknowledged = plan.stage == Stage::Close && block_on(result).is_ok();
-    drop(requests);
-    plan.attempt(is_acknowledged)
-}
-
-/// A client in a process of its own is killed: this test binary, see [`uploader`].
-fn kill_client(field: &Field, plan: &Plan, rng: &mut Rng) -> Attempt {
-    let stage = STAGES.iter().position(|stage| *stage == plan.stage).unwrap();
-    let job = format!(
-        "{} {} {:?} {stage} {} {}",
-        field.addr, plan.customer, plan.ending, plan.rows, plan.sent
-    );
-    let child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "cancels::uploader", "--ignored", "--nocapture"])
-        .env(JOB, job)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut child = Guarded(child);
-    let mut lines = BufReader::new(child.0.stdout.take().unwrap()).lines().map_while(Result::ok);
-    // Half of them are killed on their way, the others where their stage ends.
-    let mark = rng.pick(&[STARTED, SENT]);
-    assert!(lines.any(|line| line == mark), "the uploader ended without {mark:?}");
-    std::thread::sleep(rng.moment(MOMENT_US));
-    child.kill();
-    plan.attempt(false)
-}
-
-/// What [`kill_client`] hands to its child.
-const JOB: &str = "BILLSTREAM_TEST_UPLOADER";
-const STARTED: &str = "@started";
-const SENT: &str = "@sent";
-
-/// Not a test: the client that [`kill_client`] starts and kills.
-#[test]
-#[ignore = "the child of another test"]
-fn uploader() {
-    let Ok(job) = std::env::var(JOB) else { return };
-    let job: Vec<&str> = job.split(' ').collect();
-    let plan = Plan {
-        customer: job[1].to_owned(),
-        way: Way::KillClient,
-        ending: match job[2] {
-            "Plain" => Ending::Plain,
-            "Commit" => Ending::Commit,
-            _ => Ending::Required,
-        },
-        stage: STAGES[job[3].parse::<usize>().unwrap()],
-        rows: job[4].parse().unwrap(),
-        sent: job[5].parse().unwrap(),
-    };
-    let client = Stub::new(job[0]);
-    let mut call = client.bulk_create(plan.options()).unwrap();
-    // On a line of its own, whatever the test harness has printed.
-    println!("\n{STARTED}");
-    block_on(plan.send(&mut call)).unwrap();
-    println!("\n{SENT}");
-    // Until it is killed, or its parent is.
-    let _ = std::io::stdin().read(&mut [0]);
-    std::process::abort();
-}
-
-/// `billstream import` is killed. Half of them are held by the proxy before the commit, the others
-/// may get through.
-fn kill_import(field: &Field, plan: &Plan, rng: &mut Rng) -> Attempt {
-    let rows = 50 * plan.rows;
-    let file = csv(&plan.customer, rows);
-    let proxy = Proxy::start(field.addr);
-    let is_held = rng.range(0, 1) == 0;
-    if is_held {
-        // A row has over 30 bytes on the wire, so this ends before the last one.
-        proxy.forward_at_most(rng.range(1, 30 * rows as u64));
-    }
-    let child = billstream()
-        .args([
-            "import",
-            "--retry-for-secs",
-            "0",
-            "--batch-id",
-            &plan.customer,
-            "--addr",
-            &proxy.addr(),
-        ])
-        .arg(file.path())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    let mut child = Guarded(child);
-    if is_held {
-        wait_for("the import is held", || proxy.is_holding());
-        std::thread::sleep(rng.moment(MOMENT_US));
-    } else {
-        wait_for("the import has begun", || proxy.answered() > 0);
-        std::thread::sleep(rng.moment(5 * MOMENT_US));
-    }
-    child.kill();
-    Attempt {
-        customer: plan.customer.clone(),
-        way: Way::KillImport,
-        ending: Ending::Required,
-        rows,
-        commit_sent: !is_held,
-        half_closed: !is_held,
-        is_acknowledged: false,
-    }
-}
-
-/// A file for `import`.
-fn csv(customer: &str, rows: usize) -> tempfile::NamedTempFile {
-    let mut file = tempfile::NamedTempFile::new().unwrap();
-    let mut text = "invoice_id,customer_id,total_amount_cents,currency,issued_at,memo\n".to_owned();
-    for i in 0..rows {
-        let invoice = invoice(customer, i);
-        text += &format!(
-            "{},{customer},{},{},2024-01-02T03:04:05Z,{}\n",
-            invoice.invoice_id, invoice.total_amount_cents, invoice.currency, invoice.memo
-        );
-    }
-    file.write_all(text.as_bytes()).unwrap();
-    file
-}
-
-/// Python's own client cancels uploads; it says of each what it did.
-fn from_python(field: &Field, seed: u64, count: u64) {
-    let python = match python::ready() {
-        Ok(python) => python,
-        Err(why) => return skip(&why),
-    };
-    let output = python
-        .script("cancel.py")
-        .args([field.addr.to_string(), seed.to_string(), count.to_string()])
-        .stderr(Stdio::inherit())
-        .output()
-        .unwrap();
-    assert!(output.status.success(), "cancel.py ended with {}", output.status);
-    let lines = String::from_utf8(output.stdout).unwrap();
-    let attempts: Vec<Attempt> = lines.lines().map(python_attempt).collect();
-    assert_eq!(attempts.len() as u64, count);
-    field.attempts.lock().unwrap().extend(attempts);
-}
-
-/// `CUSTOMER ENDING ROWS COMMIT_SENT HALF_CLOSED ACKNOWLEDGED`
-fn python_attempt(line: &str) -> Attempt {
-    let words: Vec<&str> = line.split(' ').collect();
-    Attempt {
-        customer: words[0].to_owned(),
-        way: Way::Python,
-        ending: match words[1] {
-            "plain" => Ending::Plain,
-            "commit" => Ending::Commit,
-            _ => Ending::Required,
-        },
-        rows: words[2].parse().unwrap(),
-        commit_sent: words[3] == "1",
-        half_closed: words[4] == "1",
-        is_acknowledged: words[5] == "1",
-    }
-}
-
-/// Exports, reconciles and uploads that nobody cancels, so that the news of a cancel comes late.
-struct Load {
-    is_over: Arc<AtomicBool>,
-    readers: Vec<std::thread::JoinHandle<()>>,
-    uploader: std::thread::JoinHandle<Vec<(String, usize)>>,
-}
-
-impl Load {
-    fn start(field: &Field) -> Load {
-        let is_over = Arc::new(AtomicBool::new(false));
-        let client =
-            |over: &Arc<AtomicBool>| (Stub::new(&field.addr.to_string()), Arc::clone(over));
-        let mut readers = Vec::new();
-        for _ in 0..2 {
-            let (client, over) = client(&is_over);
-            readers.push(std::thread::spawn(move || export_until(&client, &over)));
-        }
-        for thread in 0..2 {
-            let (client, over) = client(&is_over);
-            readers.push(std::thread::spawn(move || reconcile_until(&client, &over, thread)));
-        }
-        let over = Arc::clone(&is_over);
-        // On a connection with uploads that are cancelled.
-        let client = field.shared[0].clone();
-        let uploader = std::thread::spawn(move || upload_until(&client, &over));
-        Load { is_over, readers, uploader }
-    }
-
-    /// The uploads that were acknowledged.
-    fn stop(self) -> Vec<(String, usize)> {
-        self.is_over.store(true, Ordering::Relaxed);
-        self.readers.into_iter().for_each(|thread| thread.join().unwrap());
-        self.uploader.join().unwrap()
-    }
-}
-
-fn export_until(client: &Stub, over: &AtomicBool) {
-    while !over.load(Ordering::Relaxed) {
-        let request = ExportRequest { customer_id: LOAD.to_owned(), ..ExportRequest::default() };
-        let mut batches = client.export_invoice_batches(&request, options()).unwrap();
-        let mut rows = 0;
-        while let Some(batch) = block_on(batches.next()) {
-            rows += batch.unwrap().invoices.len();
-        }
-        assert_eq!(rows, LOAD_ROWS);
-    }
-}
-
-fn reconcile_until(client: &Stub, over: &AtomicBool, thread: usize) {
-    let (mut events, mut acks) = client.reconcile(CallOption::default()).unwrap();
-    let mut sent = 0;
-    while !over.load(Ordering::Relaxed) {
-        let event = payment(format!("load-{thread}-{sent}"), LOAD, sent % LOAD_ROWS, 1);
-        // Why a send failed is in what comes back.
-        let _ = block_on(events.send((event, WriteFlags::default())));
-        block_on(acks.next()).expect("an acknowledgement or an error").unwrap();
-        sent += 1;
-    }
-    block_on(events.close()).unwrap();
-    assert!(block_on(acks.next()).is_none());
-}
-
-fn upload_until(client: &Stub, over: &AtomicBool) -> Vec<(String, usize)> {
-    let mut whole = Vec::new();
-    while !over.load(Ordering::Relaxed) {
-        let customer = format!("whole-{}", whole.len());
-        let rows = 1 + whole.len() % 20;
-        let batch_id = (whole.len() % 2 == 0).then_some(&customer[..]);
-        let result = upload(client, &customer, rows, batch_id).unwrap();
-        assert_eq!(result.created_count, rows as i64);
-        whole.push((customer, rows));
-    }
-    whole
 }
 
 /// Prints the count of each outcome; panics when one is not allowed.

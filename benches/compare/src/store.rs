@@ -1,21 +1,17 @@
 //! The statements of the six rpcs over the main crate's schema. They know nothing of threads or
 //! gRPC: how they are scheduled and how their rows are sent is what tells the two peers apart.
 
-use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::Path;
 
 use prost_types::Timestamp;
 use rusqlite::types::Value;
-use rusqlite::{ffi, params, params_from_iter, Connection, OptionalExtension, Row, Transaction};
+use rusqlite::{ffi, params_from_iter, Connection, Row, Transaction};
 use tonic::Status;
 
 use crate::proto::{
-    BulkCommit, BulkResult, CreateInvoiceRequest, CurrencyTotal, ExportRequest, Invoice,
-    InvoiceStatus, ListInvoicesRequest, ReconcileAck, ReconcileEvent, ReconcileOutcome, Summary,
-    SummaryRequest,
+    CurrencyTotal, ExportRequest, Invoice, ListInvoicesRequest, Summary, SummaryRequest,
 };
-use crate::totals::{is_overflow, Totals};
 use crate::{encode, rules};
 
 const SCHEMA: &str = concat!(
@@ -154,7 +150,7 @@ pub fn summary(connection: &Connection, request: &SummaryRequest) -> Result<Summ
     })
 }
 
-fn totals(
+pub fn totals(
     connection: &Connection,
     sql: &str,
     values: Vec<Value>,
@@ -339,310 +335,11 @@ fn after_token(request: &ListInvoicesRequest, text: &str) -> Result<i64> {
     }
 }
 
-/// Creates the invoices of an upload, in the transaction or savepoint that is open.
-pub fn create(
-    connection: &Connection,
-    invoices: &[CreateInvoiceRequest],
-    commit: Option<&BulkCommit>,
-) -> Result<BulkResult> {
-    let batch_id = commit.map(|commit| commit.batch_id.as_str()).unwrap_or_default();
-    if let Some(result) = applied(connection, batch_id, invoices.len())? {
-        return Ok(result);
-    }
-    let mut insert = connection.prepare_cached(INSERT_INVOICE)?;
-    let mut totals = BTreeMap::new();
-    let kept = Totals::of(connection)?;
-    let first = last_sequence(connection)? + 1;
-    for invoice in invoices {
-        insert_invoice(&mut insert, invoice)?;
-        let more = [1, invoice.total_amount_cents, 0];
-        if !kept.add(connection, &invoice.customer_id, &invoice.currency, more)? {
-            return Err(overflow().into());
-        }
-        let (count, cents): &mut (i64, i64) = totals.entry(invoice.currency.as_str()).or_default();
-        *count += 1;
-        *cents = cents.checked_add(invoice.total_amount_cents).ok_or_else(overflow)?;
-    }
-    let count = invoices.len() as i64;
-    let (first_sequence, last_sequence) =
-        if count == 0 { (0, 0) } else { (first, first + count - 1) };
-    if kept == Totals::AtCommit && count > 0 {
-        connection
-            .prepare_cached("UPDATE ledger SET last_sequence = ?1 WHERE id = 1")?
-            .execute([last_sequence])?;
-    }
-    if !batch_id.is_empty() {
-        connection
-            .prepare_cached("INSERT INTO bulk_commits VALUES (?1, ?2, ?3, ?4, NULL)")?
-            .execute(params![batch_id, count, first_sequence, last_sequence])?;
-    }
-    let totals = totals.into_iter().map(|(currency, (invoice_count, total_cents))| CurrencyTotal {
-        currency: currency.to_owned(),
-        invoice_count,
-        total_cents,
-        paid_cents: 0,
-        outstanding_cents: total_cents,
-    });
-    Ok(result(batch_id, (first_sequence, last_sequence), totals.collect(), false))
-}
-
-fn insert_invoice(
-    insert: &mut rusqlite::CachedStatement<'_>,
-    invoice: &CreateInvoiceRequest,
-) -> Result<()> {
-    let assigned;
-    let invoice_id = if invoice.invoice_id.is_empty() {
-        assigned = uuid::Uuid::now_v7().to_string();
-        &assigned
-    } else {
-        &invoice.invoice_id
-    };
-    let status = match invoice.total_amount_cents {
-        0 => InvoiceStatus::Paid,
-        _ => InvoiceStatus::Open,
-    };
-    let issued_at = invoice.issued_at.unwrap_or_default();
-    let done = insert.execute(params![
-        invoice_id,
-        invoice.customer_id,
-        invoice.total_amount_cents,
-        invoice.currency,
-        status as i32,
-        issued_at.seconds,
-        issued_at.nanos,
-        invoice.memo,
-    ]);
-    match done.as_ref().err().and_then(extended_code) {
-        Some(ffi::SQLITE_CONSTRAINT_UNIQUE) => {
-            Err(Status::already_exists(format!("invoice_id {invoice_id} is taken")).into())
-        }
-        Some(ffi::SQLITE_CONSTRAINT_DATATYPE) => Err(overflow().into()),
-        _ => Ok(done.map(drop)?),
-    }
-}
-
-/// The result of an earlier upload of this name.
-fn applied(connection: &Connection, batch_id: &str, rows: usize) -> Result<Option<BulkResult>> {
-    if batch_id.is_empty() {
-        return Ok(None);
-    }
-    let sql = "SELECT count, first_sequence, last_sequence FROM bulk_commits WHERE batch_id = ?1";
-    let mut statement = connection.prepare_cached(sql)?;
-    let found = statement
-        .query_row([batch_id], |row| Ok((row.get::<_, i64>(0)?, row.get(1)?, row.get(2)?)))
-        .optional()?;
-    let Some((count, first, last)) = found else { return Ok(None) };
-    if count != rows as i64 {
-        let message = format!("batch_id {batch_id} was applied with {count} invoices");
-        return Err(Status::aborted(message).into());
-    }
-    // Nothing was paid when the first result was sent.
-    let sql = "SELECT currency, count(*), sum(total_amount_cents), 0 FROM invoices \
-               WHERE sequence BETWEEN ?1 AND ?2 GROUP BY currency ORDER BY currency";
-    let totals = totals(connection, sql, vec![Value::Integer(first), Value::Integer(last)])?;
-    Ok(Some(result(batch_id, (first, last), totals, true)))
-}
-
-fn result(
-    batch_id: &str,
-    (first_sequence, last_sequence): (i64, i64),
-    totals: Vec<CurrencyTotal>,
-    already_applied: bool,
-) -> BulkResult {
-    BulkResult {
-        created_count: totals.iter().map(|total| total.invoice_count).sum(),
-        total_cents: if let [total] = &totals[..] { Some(total.total_cents) } else { None },
-        totals,
-        first_sequence,
-        last_sequence,
-        batch_id: batch_id.to_owned(),
-        already_applied,
-    }
-}
-
-/// Applies one event, in the transaction or savepoint that is open.
-pub fn apply(
-    connection: &Connection,
-    event: &ReconcileEvent,
-    totals: Totals,
-) -> Result<ReconcileAck> {
-    let mut ack = ReconcileAck { event_id: event.event_id.clone(), ..Default::default() };
-    if let Some(message) = rules::event(event) {
-        refuse(&mut ack, ReconcileOutcome::Rejected, &message);
-        return Ok(ack);
-    }
-    // With triggers only the payment itself shows that a sum overflows, so it comes before the event is
-    // remembered, and a look before it. Without them the event's own insert tells that it is known.
-    if totals == Totals::Triggers {
-        if let Some(known) = known(connection, event)? {
-            return Ok(known);
-        }
-    }
-    let due = pay(connection, event, totals, &mut ack)?;
-    if !is_applied(&ack) {
-        return Ok(known(connection, event)?.unwrap_or(ack));
-    }
-    if remember(connection, event, &ack)? {
-        if let Some(due) = due {
-            due.set_paid(connection)?;
-        }
-        return Ok(ack);
-    }
-    if let Some(Due { customer, .. }) = due {
-        totals.add(connection, &customer, &event.currency, [0, 0, -event.amount_cents])?;
-    }
-    let known = known(connection, event)?;
-    known.ok_or_else(|| Status::internal("a known event is gone").into())
-}
-
-/// Only such an event is remembered.
-fn is_applied(ack: &ReconcileAck) -> bool {
-    use ReconcileOutcome::{Overpaid, Partial, Settled};
-    [Partial, Settled, Overpaid].map(|outcome| outcome as i32).contains(&ack.outcome)
-}
-
-/// A payment that is in the totals, and not yet in its invoice.
-struct Due {
-    sequence: i64,
-    customer: String,
-    status: i32,
-    paid: i64,
-}
-
-impl Due {
-    fn set_paid(&self, connection: &Connection) -> rusqlite::Result<()> {
-        connection
-            .prepare_cached("UPDATE invoices SET status = ?2, paid_cents = ?3 WHERE sequence = ?1")?
-            .execute(params![self.sequence, self.status, self.paid])
-            .map(drop)
-    }
-}
-
-/// What an event is answered whose id was applied before: its first acknowledgement, or that it is another.
-fn known(
-    connection: &Connection,
-    event: &ReconcileEvent,
-) -> rusqlite::Result<Option<ReconcileAck>> {
-    let sql = "SELECT event_id, outcome, invoice_status, outstanding_cents, \
-               invoice_id = ?2 AND amount_cents = ?3 AND currency = ?4 \
-               FROM reconcile_events WHERE event_id = ?1";
-    let mut statement = connection.prepare_cached(sql)?;
-    let content = params![event.event_id, event.invoice_id, event.amount_cents, event.currency];
-    let ack = statement.query_row(content, |row| {
-        let mut ack = ReconcileAck { event_id: row.get(0)?, ..Default::default() };
-        if !row.get::<_, bool>(4)? {
-            let message = "the event_id was used for another payment";
-            refuse(&mut ack, ReconcileOutcome::EventIdReused, message);
-            return Ok(ack);
-        }
-        ack.outcome = row.get(1)?;
-        (ack.invoice_status, ack.outstanding_cents) = (row.get(2)?, row.get(3)?);
-        ack.duplicate = true;
-        Ok(ack)
-    });
-    ack.optional()
-}
-
-/// Whether the event is new; then it is kept with its acknowledgement.
-fn remember(
-    connection: &Connection,
-    event: &ReconcileEvent,
-    ack: &ReconcileAck,
-) -> rusqlite::Result<bool> {
-    let received_at = event.received_at.unwrap_or_default();
-    let inserted = connection
-        .prepare_cached(
-            "INSERT INTO reconcile_events VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11) \
-             ON CONFLICT (event_id) DO NOTHING",
-        )?
-        .execute(params![
-            event.event_id,
-            event.invoice_id,
-            event.amount_cents,
-            event.currency,
-            received_at.seconds,
-            received_at.nanos,
-            event.reference,
-            ack.outcome,
-            ack.invoice_status,
-            ack.outstanding_cents,
-            ack.message,
-        ])?;
-    Ok(inserted == 1)
-}
-
-/// Fills in the acknowledgement. Returns a payment that is still to be written into its invoice.
-fn pay(
-    connection: &Connection,
-    event: &ReconcileEvent,
-    totals: Totals,
-    ack: &mut ReconcileAck,
-) -> Result<Option<Due>> {
-    let sql = "SELECT sequence, total_amount_cents, paid_cents, status, currency, customer_id \
-               FROM invoices WHERE invoice_id = ?1";
-    let mut statement = connection.prepare_cached(sql)?;
-    let mut rows = statement.query([&event.invoice_id])?;
-    let Some(row) = rows.next()? else {
-        refuse(ack, ReconcileOutcome::UnknownInvoice, "there is no such invoice");
-        return Ok(None);
-    };
-    let (sequence, total, paid): (i64, i64, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
-    ack.invoice_status = row.get(3)?;
-    ack.outstanding_cents = total - paid;
-    if ack.invoice_status == InvoiceStatus::Void as i32 {
-        refuse(ack, ReconcileOutcome::InvoiceVoid, "the invoice is void");
-        return Ok(None);
-    }
-    if row.get_ref(4)?.as_bytes() != Ok(event.currency.as_bytes()) {
-        refuse(ack, ReconcileOutcome::CurrencyMismatch, "the invoice has another currency");
-        return Ok(None);
-    }
-    let customer: String = row.get(5)?;
-    drop(rows);
-    let Some(paid) = paid.checked_add(event.amount_cents) else {
-        refuse(ack, ReconcileOutcome::Rejected, "the sum would overflow");
-        return Ok(None);
-    };
-    let (outcome, status) = match paid.cmp(&total) {
-        std::cmp::Ordering::Less => (ReconcileOutcome::Partial, InvoiceStatus::PartiallyPaid),
-        std::cmp::Ordering::Equal => (ReconcileOutcome::Settled, InvoiceStatus::Paid),
-        std::cmp::Ordering::Greater => (ReconcileOutcome::Overpaid, InvoiceStatus::Overpaid),
-    };
-    let due = Due { sequence, customer, status: status as i32, paid };
-    let due = match totals {
-        Totals::Triggers => match due.set_paid(connection) {
-            Ok(()) => None,
-            Err(error) if is_overflow(&error) => {
-                refuse(ack, ReconcileOutcome::Rejected, "the sum would overflow");
-                return Ok(None);
-            }
-            Err(error) => return Err(error.into()),
-        },
-        Totals::AtCommit => {
-            let more = [0, 0, event.amount_cents];
-            if !totals.add(connection, &due.customer, &event.currency, more)? {
-                refuse(ack, ReconcileOutcome::Rejected, "the sum would overflow");
-                return Ok(None);
-            }
-            Some(due)
-        }
-    };
-    ack.outcome = outcome as i32;
-    ack.invoice_status = status as i32;
-    ack.outstanding_cents = total - paid;
-    Ok(due)
-}
-
-fn refuse(ack: &mut ReconcileAck, outcome: ReconcileOutcome, message: &str) {
-    ack.outcome = outcome as i32;
-    ack.message = message.to_owned();
-}
-
-fn overflow() -> Status {
+pub fn overflow() -> Status {
     Status::invalid_argument("a sum of cents does not fit in 64 bits")
 }
 
-fn extended_code(error: &rusqlite::Error) -> Option<i32> {
+pub fn extended_code(error: &rusqlite::Error) -> Option<i32> {
     error.sqlite_error().map(|error| error.extended_code)
 }
 

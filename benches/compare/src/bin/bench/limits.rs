@@ -5,7 +5,7 @@ use std::io::Write;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use compare::{encode, load, proto, store};
+use compare::{bulk, encode, load, proto, store};
 
 use crate::data::{Data, Result};
 use crate::server;
@@ -57,7 +57,7 @@ pub fn raw_inserts(data: &Data, base: usize, rows: usize) -> Result<Limit> {
     let invoices: Vec<_> = (0..rows).map(|n| load::invoice(&prefix, n)).collect();
     timed(move || {
         let transaction = store::begin(&mut connection)?;
-        store::create(&transaction, &invoices, None).map_err(tonic::Status::from)?;
+        bulk::create(&transaction, &invoices, None).map_err(tonic::Status::from)?;
         transaction.commit()?;
         Ok(rows as u64)
     })

@@ -7,11 +7,12 @@ use std::path::PathBuf;
 
 use compare::proto::report_service_server::{ReportService, ReportServiceServer};
 use compare::proto::{
-    BulkResult, CreateInvoiceRequest, ExportRequest, Invoice, InvoiceBatch, ListInvoicesRequest,
-    ListInvoicesResponse, ReconcileAck, ReconcileEvent, Summary, SummaryRequest,
+    BulkResult, CreateInvoiceBatch, CreateInvoiceRequest, ExportRequest, Invoice, InvoiceBatch,
+    ListInvoicesRequest, ListInvoicesResponse, ReconcileAck, ReconcileAckBatch, ReconcileEvent,
+    ReconcileEventBatch, Summary, SummaryRequest,
 };
 use compare::totals::Totals;
-use compare::{rules, store};
+use compare::{bulk, reconcile, rules, store};
 use r2d2::Pool;
 use r2d2_sqlite::SqliteConnectionManager;
 use rusqlite::Connection;
@@ -81,6 +82,24 @@ fn stream<T: Send + 'static>(
         }
     });
     Response::new(ReceiverStream::new(receiver))
+}
+
+impl Idiomatic {
+    async fn create(
+        &self,
+        upload: rules::Upload,
+        required: bool,
+    ) -> Result<Response<BulkResult>, Status> {
+        let upload = upload.finish(required)?;
+        crate::settle().await;
+        let result = blocking(&self.writer, move |connection| {
+            let transaction = store::begin(connection)?;
+            let result = bulk::create(&transaction, &upload.invoices, upload.commit.as_ref())?;
+            transaction.commit()?;
+            Ok(result)
+        });
+        Ok(Response::new(result.await?))
+    }
 }
 
 #[tonic::async_trait]
@@ -163,15 +182,20 @@ impl ReportService for Idiomatic {
         while let Some(message) = messages.message().await? {
             upload.push(message)?;
         }
-        let upload = upload.finish(required)?;
-        crate::settle().await;
-        let result = blocking(&self.writer, move |connection| {
-            let transaction = store::begin(connection)?;
-            let result = store::create(&transaction, &upload.invoices, upload.commit.as_ref())?;
-            transaction.commit()?;
-            Ok(result)
-        });
-        Ok(Response::new(result.await?))
+        self.create(upload, required).await
+    }
+
+    async fn bulk_create_batches(
+        &self,
+        request: Request<Streaming<CreateInvoiceBatch>>,
+    ) -> Result<Response<BulkResult>, Status> {
+        let required = rules::commit_required(request.metadata());
+        let mut batches = request.into_inner();
+        let mut upload = rules::Upload::default();
+        while let Some(batch) = batches.message().await? {
+            batch.requests.into_iter().try_for_each(|message| upload.push(message))?;
+        }
+        self.create(upload, required).await
     }
 
     type ReconcileStream = ReceiverStream<Result<ReconcileAck, Status>>;
@@ -180,28 +204,53 @@ impl ReportService for Idiomatic {
         &self,
         request: Request<Streaming<ReconcileEvent>>,
     ) -> Result<Response<Self::ReconcileStream>, Status> {
-        let (sender, receiver) = mpsc::channel(16);
-        let (mut events, writer) = (request.into_inner(), self.writer.clone());
-        tokio::spawn(async move {
-            loop {
-                let ack = match events.message().await {
-                    Ok(Some(event)) => blocking(&writer, move |c| apply(c, &event)).await,
-                    Ok(None) => return,
-                    Err(status) => Err(status),
-                };
-                let failed = ack.is_err();
-                if sender.send(ack).await.is_err() || failed {
-                    return;
-                }
-            }
-        });
-        Ok(Response::new(ReceiverStream::new(receiver)))
+        Ok(answers(&self.writer, request, |transaction, event| {
+            reconcile::apply(transaction, event, Totals::Triggers)
+        }))
+    }
+
+    type ReconcileBatchesStream = ReceiverStream<Result<ReconcileAckBatch, Status>>;
+
+    async fn reconcile_batches(
+        &self,
+        request: Request<Streaming<ReconcileEventBatch>>,
+    ) -> Result<Response<Self::ReconcileBatchesStream>, Status> {
+        Ok(answers(&self.writer, request, |transaction, batch: &ReconcileEventBatch| {
+            let events = batch.events.iter();
+            let acks = events.map(|event| reconcile::apply(transaction, event, Totals::Triggers));
+            Ok(ReconcileAckBatch { acks: acks.collect::<store::Result<_>>()? })
+        }))
     }
 }
 
-fn apply(connection: &mut Connection, event: &ReconcileEvent) -> store::Result<ReconcileAck> {
-    let transaction = store::begin(connection)?;
-    let ack = store::apply(&transaction, event, Totals::Triggers)?;
-    transaction.commit()?;
-    Ok(ack)
+/// The answers to the messages of a stream, each after its transaction.
+fn answers<M: Send + 'static, A: Send + 'static>(
+    writer: &SqlitePool,
+    request: Request<Streaming<M>>,
+    apply: fn(&Connection, &M) -> store::Result<A>,
+) -> Response<ReceiverStream<Result<A, Status>>> {
+    let (sender, receiver) = mpsc::channel(16);
+    let (mut messages, writer) = (request.into_inner(), writer.clone());
+    tokio::spawn(async move {
+        loop {
+            let answer = match messages.message().await {
+                Ok(Some(message)) => {
+                    let applied = blocking(&writer, move |connection| {
+                        let transaction = store::begin(connection)?;
+                        let answer = apply(&transaction, &message)?;
+                        transaction.commit()?;
+                        Ok(answer)
+                    });
+                    applied.await
+                }
+                Ok(None) => return,
+                Err(status) => Err(status),
+            };
+            let failed = answer.is_err();
+            if sender.send(answer).await.is_err() || failed {
+                return;
+            }
+        }
+    });
+    Response::new(ReceiverStream::new(receiver))
 }

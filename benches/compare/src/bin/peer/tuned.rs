@@ -18,11 +18,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use compare::proto::{
-    CreateInvoiceRequest, ExportRequest, ListInvoicesRequest, ReconcileEvent, SummaryRequest,
+    CreateInvoiceBatch, CreateInvoiceRequest, ExportRequest, ListInvoicesRequest,
+    ReconcileAckBatch, ReconcileEvent, ReconcileEventBatch, SummaryRequest,
 };
 use compare::store::Scan;
 use compare::totals::Totals;
-use compare::{encode, rules, store};
+use compare::{bulk, encode, reconcile, rules, store};
 use futures_util::{stream, StreamExt, TryStreamExt};
 use prost::Message;
 use rusqlite::Connection;
@@ -215,6 +216,19 @@ impl Tuned {
         Ok(Response::new(export))
     }
 
+    async fn create(
+        &self,
+        upload: rules::Upload,
+        required: bool,
+    ) -> Result<Response<Bytes>, Status> {
+        let upload = upload.finish(required)?;
+        crate::settle().await;
+        let answer = self.writer.submit(move |connection| {
+            bulk::create(connection, &upload.invoices, upload.commit.as_ref())
+        })?;
+        Ok(Response::new(answer.wait().await?.encode_to_vec().into()))
+    }
+
     /// Runs a query here if it is `short`, and in its lane if it is not or would have to wait.
     async fn query(
         &self,
@@ -299,12 +313,21 @@ impl ReportService for Tuned {
         while let Some(message) = timeout(IDLE, messages.message()).await.map_err(|_| idle())?? {
             upload.push(message)?;
         }
-        let upload = upload.finish(required)?;
-        crate::settle().await;
-        let answer = self.writer.submit(move |connection| {
-            store::create(connection, &upload.invoices, upload.commit.as_ref())
-        })?;
-        Ok(Response::new(answer.wait().await?.encode_to_vec().into()))
+        self.create(upload, required).await
+    }
+
+    async fn bulk_create_batches(
+        &self,
+        request: Request<Streaming<CreateInvoiceBatch>>,
+    ) -> Result<Response<Bytes>, Status> {
+        let _permit = self.open_uploads.try_acquire().map_err(|_| full())?;
+        let required = rules::commit_required(request.metadata());
+        let mut batches = request.into_inner();
+        let mut upload = rules::Upload::default();
+        while let Some(batch) = timeout(IDLE, batches.message()).await.map_err(|_| idle())?? {
+            batch.requests.into_iter().try_for_each(|message| upload.push(message))?;
+        }
+        self.create(upload, required).await
     }
 
     type ReconcileStream = Pin<Box<dyn Stream<Item = Result<Bytes, Status>> + Send>>;
@@ -332,13 +355,39 @@ impl ReportService for Tuned {
             .try_flatten();
         Ok(Response::new(Box::pin(acks)))
     }
+
+    type ReconcileBatchesStream = Pin<Box<dyn Stream<Item = Result<Bytes, Status>> + Send>>;
+
+    async fn reconcile_batches(
+        &self,
+        request: Request<Streaming<ReconcileEventBatch>>,
+    ) -> Result<Response<Self::ReconcileBatchesStream>, Status> {
+        let permit = self.open_reconciles.clone().try_acquire_owned().map_err(|_| full())?;
+        let writer = self.writer.clone();
+        let acks = tokio_stream::StreamExt::timeout(request.into_inner(), IDLE)
+            .map(move |batch| {
+                let _held = &permit;
+                let batch = batch.map_err(|_| idle()).flatten();
+                let answer = batch.and_then(|batch| writer.submit(move |c| apply_batch(c, &batch)));
+                async move { answer?.wait().await }
+            })
+            .buffered(2);
+        Ok(Response::new(Box::pin(acks)))
+    }
+}
+
+fn apply_batch(connection: &Connection, batch: &ReconcileEventBatch) -> store::Result<Bytes> {
+    let totals = Totals::of(connection)?;
+    let acks = batch.events.iter().map(|event| reconcile::apply(connection, event, totals));
+    let acks = ReconcileAckBatch { acks: acks.collect::<store::Result<_>>()? };
+    Ok(acks.encode_to_vec().into())
 }
 
 fn apply(connection: &Connection, events: &[ReconcileEvent]) -> store::Result<Messages> {
     let (mut bytes, mut lengths) = (Vec::new(), Vec::with_capacity(events.len()));
     let totals = Totals::of(connection)?;
     for event in events {
-        let ack = store::apply(connection, event, totals)?;
+        let ack = reconcile::apply(connection, event, totals)?;
         lengths.push(ack.encoded_len() as u32);
         // OK because a Vec has room for everything.
         ack.encode(&mut bytes).expect("a Vec grows");
