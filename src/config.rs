@@ -78,6 +78,10 @@ settings! {
     cq_threads: usize = half_the_cores(), in 1..=128;
     /// The largest request message in bytes; a larger one is RESOURCE_EXHAUSTED.
     max_message_bytes: usize = 4 << 20, in 4_096..=1_073_741_824;
+    /// The most rows in a message of BulkCreateBatches or ReconcileBatches; one with more is
+    /// RESOURCE_EXHAUSTED. (So many take some milliseconds of a thread of `cq_threads`, and the longest
+    /// acknowledgements of so many events fit in the 4 MiB that most clients take as a message.)
+    max_batch_rows: usize = 4_096, in 1..=65_536;
     /// The largest request of GetSummary, ListInvoices or an export in bytes, with which a client names a
     /// filter; a larger one is RESOURCE_EXHAUSTED.
     max_request_bytes: usize = 64 << 10, in 4_096..=1_048_576;
@@ -246,10 +250,12 @@ impl Config {
 
     /// The most bytes that all streams hold outside gRPC: [`Config::export_memory_bytes`] for each
     /// export, `max_answer_bytes` and a page, [`BLOCK_CHUNKS`] chunks for each thread that scans ahead, `upload_memory_bytes` and
-    /// one message for each upload, and the queue and a batch for each reconcile stream.
+    /// one message for each upload, and for each reconcile stream its queue, one message, what is applied at
+    /// once, and the acknowledgements of one message.
     pub fn streams_memory_bytes(&self) -> usize {
-        let reconcile =
-            (self.reconcile_queue_events + self.reconcile_batch_events) * MAX_EVENT_BYTES;
+        let reconcile = (self.reconcile_queue_events + self.reconcile_batch_events)
+            * MAX_EVENT_BYTES
+            + self.max_batch_rows * MAX_ACK_BYTES;
         self.max_exports * self.export_memory_bytes()
             + self.max_answer_bytes
             + self.max_page_size * MAX_ROW_BYTES
@@ -270,6 +276,8 @@ pub const BLOCK_CHUNKS: usize = 8;
 const MAX_ROW_BYTES: usize = 2 * 128 + 1024 + 128;
 /// The largest event in bytes: two ids, a reference, and numbers.
 const MAX_EVENT_BYTES: usize = 2 * 128 + 1024 + 128;
+/// The largest acknowledgement in bytes: an id, and a message that quotes 64 bytes with escapes.
+const MAX_ACK_BYTES: usize = 128 + 768;
 
 /// SQLite's `synchronous` pragma.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

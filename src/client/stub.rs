@@ -13,11 +13,13 @@ use grpcio::{
 };
 
 use crate::proto::report::{
-    BulkResult, CreateInvoiceRequest, ExportRequest, Invoice, InvoiceBatch, ListInvoicesRequest,
-    ListInvoicesResponse, ReconcileAck, ReconcileEvent, Summary, SummaryRequest,
+    BulkResult, CreateInvoiceBatch, CreateInvoiceRequest, ExportRequest, Invoice, InvoiceBatch,
+    ListInvoicesRequest, ListInvoicesResponse, ReconcileAck, ReconcileAckBatch, ReconcileEvent,
+    ReconcileEventBatch, Summary, SummaryRequest,
 };
 use crate::service::methods::{
-    BULK_CREATE, EXPORT_INVOICES, EXPORT_INVOICE_BATCHES, GET_SUMMARY, LIST_INVOICES, RECONCILE,
+    BULK_CREATE, BULK_CREATE_BATCHES, EXPORT_INVOICES, EXPORT_INVOICE_BATCHES, GET_SUMMARY,
+    LIST_INVOICES, RECONCILE, RECONCILE_BATCHES,
 };
 
 /// A connection to a server. Unary calls block; streams are futures' `Stream`s and `Sink`s, to be
@@ -111,11 +113,26 @@ impl Stub {
         self.inner.client_streaming(&BULK_CREATE, options)
     }
 
+    pub fn bulk_create_batches(
+        &self,
+        options: CallOption,
+    ) -> Result<(ClientCStreamSender<CreateInvoiceBatch>, ClientCStreamReceiver<BulkResult>)> {
+        self.inner.client_streaming(&BULK_CREATE_BATCHES, options)
+    }
+
     pub fn reconcile(
         &self,
         options: CallOption,
     ) -> Result<(ClientDuplexSender<ReconcileEvent>, ClientDuplexReceiver<ReconcileAck>)> {
         self.inner.duplex_streaming(&RECONCILE, options)
+    }
+
+    pub fn reconcile_batches(
+        &self,
+        options: CallOption,
+    ) -> Result<(ClientDuplexSender<ReconcileEventBatch>, ClientDuplexReceiver<ReconcileAckBatch>)>
+    {
+        self.inner.duplex_streaming(&RECONCILE_BATCHES, options)
     }
 }
 

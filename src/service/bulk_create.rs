@@ -1,4 +1,4 @@
-//! BulkCreate: an upload that is whole or absent.
+//! BulkCreate and BulkCreateBatches: an upload that is whole or absent.
 //!
 //! The requests are staged as they come, and one job of the writer creates them. The call is
 //! watched until the commit: grpcio shows a cancel as the end of the requests, like a half-close,
@@ -16,14 +16,16 @@ use futures::{Sink, StreamExt};
 use futures_timer::Delay;
 use grpcio::{DuplexSink, RpcContext, WriteFlags};
 
+use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::model::Created;
 use crate::peer::Peer;
 use crate::proto::report::{BulkResult, CreateInvoiceRequest};
 use crate::service::call::{send, Call, Requests};
-use crate::service::codec::Request;
+use crate::service::codec::{parse, Request};
 use crate::service::unary::total_message;
 use crate::service::watch::Watch;
+use crate::service::wire::OfRows;
 use crate::service::{validate, Shared};
 use crate::stop::Reason;
 use crate::store::staged::Staged;
@@ -39,10 +41,11 @@ const SETTLE: Duration = Duration::from_millis(10);
 
 type Results = DuplexSink<BulkResult>;
 
-pub fn bulk_create(
+/// `M` is a message of the stream.
+pub fn bulk_create<M: OfRows<Row = CreateInvoiceRequest>>(
     shared: &Arc<Shared>,
     ctx: RpcContext<'_>,
-    mut requests: Requests<CreateInvoiceRequest>,
+    mut requests: Requests<M>,
     mut sink: Results,
 ) {
     let call = Call::new(shared, &ctx);
@@ -72,10 +75,10 @@ fn needs_commit(ctx: &RpcContext<'_>) -> Result<bool> {
 }
 
 /// An upload whose first request came, or which ended without one.
-async fn admitted(
+async fn admitted<M: OfRows<Row = CreateInvoiceRequest>>(
     call: &Call,
-    first: Option<Request<CreateInvoiceRequest>>,
-    requests: &mut Requests<CreateInvoiceRequest>,
+    first: Option<Request<M>>,
+    requests: &mut Requests<M>,
     sink: &mut Results,
     needs_commit: Result<bool>,
 ) -> Result<()> {
@@ -86,18 +89,18 @@ async fn admitted(
     watch.guard(upload(shared, &peer, first, requests, sink, &watch, needs_commit)).await
 }
 
-async fn upload(
+async fn upload<M: OfRows<Row = CreateInvoiceRequest>>(
     shared: &Arc<Shared>,
     peer: &Peer,
-    first: Option<Request<CreateInvoiceRequest>>,
-    requests: &mut Requests<CreateInvoiceRequest>,
+    first: Option<Request<M>>,
+    requests: &mut Requests<M>,
     sink: &mut Results,
     watch: &Watch,
     needs_commit: bool,
 ) -> Result<()> {
     let (mut upload, mut next) = (Upload::new(shared), first);
     while let Some(request) = next {
-        upload.take(request)?;
+        upload.take(request, &shared.config)?;
         if upload.staged.memory_bytes() >= shared.config.upload_memory_bytes {
             upload.spill(shared, peer).await?;
         }
@@ -126,7 +129,6 @@ struct Upload {
     commit: Option<String>,
     max_rows: usize,
     max_bytes: usize,
-    max_message_bytes: usize,
 }
 
 impl Upload {
@@ -138,19 +140,24 @@ impl Upload {
             commit: None,
             max_rows: shared.config.max_upload_rows,
             max_bytes: shared.config.max_upload_bytes,
-            max_message_bytes: shared.config.max_message_bytes,
         }
     }
 
-    fn take(&mut self, request: Request<CreateInvoiceRequest>) -> Result<()> {
-        let index = self.requests;
-        self.requests += 1;
-        self.bytes += request.bytes();
+    /// Takes a message of one request, or of many.
+    fn take<M: OfRows>(&mut self, message: Request<M>, config: &Config) -> Result<()> {
+        self.bytes += message.bytes();
         if self.bytes > self.max_bytes {
             return Err(exhausted("max_upload_bytes", self.max_bytes));
         }
+        let index = self.requests;
         let what = format_args!("requests[{index}]");
-        let request = request.message(what, self.max_message_bytes)?;
+        message.rows(what, config, |request| self.take_request(request))
+    }
+
+    fn take_request(&mut self, request: &[u8]) -> Result<()> {
+        let index = self.requests;
+        self.requests += 1;
+        let request: CreateInvoiceRequest = parse(format_args!("requests[{index}]"), request)?;
         if self.commit.is_some() {
             let what = format!("requests[{index}]");
             return Err(Error::invalid(what, "came after the commit, which is the last message"));

@@ -8,9 +8,10 @@ use std::marker::PhantomData;
 use grpcio::{GrpcSlice, Marshaller, MessageReader, Method};
 use protobuf::Message;
 
+use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::proto::report::Summary;
-use crate::service::wire::{self, Incoming};
+use crate::service::wire::{self, Incoming, OfRows};
 
 /// A request as it came.
 ///
@@ -23,23 +24,63 @@ pub struct Request<M> {
     message: PhantomData<M>,
 }
 
-impl<M: Incoming> Request<M> {
+impl<M> Request<M> {
     /// The size on the wire.
     pub fn bytes(&self) -> usize {
         self.reader.len()
     }
 
-    /// The message, or what is wrong with it, under the name `what`. More than `max_bytes` are not looked at.
-    pub fn message(mut self, what: impl Display, max_bytes: usize) -> Result<M> {
+    fn read<T>(mut self, read: impl FnOnce(&[u8]) -> Result<T>) -> Result<T> {
         let bytes = self.bytes();
-        within::<M>(&what, bytes, max_bytes)?;
         let first = self.reader.fill_buf().map_err(unreadable)?;
         // Most messages are in one piece, which need not be copied.
         if first.len() == bytes {
-            return parse(what, first);
+            return read(first);
         }
-        parse(what, &whole(self.reader)?)
+        read(&whole(self.reader)?)
     }
+}
+
+impl<M: Incoming> Request<M> {
+    /// The message, or what is wrong with it, under the name `what`. More than `max_bytes` are not looked at.
+    pub fn message(self, what: impl Display, max_bytes: usize) -> Result<M> {
+        within::<M>(&what, self.bytes(), max_bytes)?;
+        self.read(|bytes| parse(what, bytes))
+    }
+}
+
+impl<M: OfRows> Request<M> {
+    /// Hands each row of the message to `take`, as it came, or says what is wrong with the message, under the
+    /// name `what`. One over a limit of `config` is not looked at.
+    pub fn rows(
+        self,
+        what: impl Display,
+        config: &Config,
+        take: impl FnMut(&[u8]) -> Result<()>,
+    ) -> Result<()> {
+        within::<M::Row>(&what, self.bytes(), config.max_message_bytes)?;
+        self.read(|bytes| each_row::<M>(what, bytes, config.max_batch_rows, take))
+    }
+}
+
+/// [`Request::rows`] of the bytes of a message.
+pub fn each_row<M: OfRows>(
+    what: impl Display,
+    bytes: &[u8],
+    max_rows: usize,
+    mut take: impl FnMut(&[u8]) -> Result<()>,
+) -> Result<()> {
+    if !M::IS_BATCH {
+        return take(bytes);
+    }
+    let malformed =
+        |why| Error::invalid(what.to_string(), format!("begins a malformed batch: {why}"));
+    let rows = wire::rows(bytes, max_rows).map_err(malformed)?;
+    if rows.len() > max_rows {
+        let message = format!("{what} begins a batch of more than {max_rows} rows, max_batch_rows");
+        return Err(Error::Exhausted { message, retry_after: None });
+    }
+    rows.into_iter().try_for_each(take)
 }
 
 /// Refuses a message of more than `max_bytes`.

@@ -7,9 +7,10 @@ use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::model::Filter;
 use crate::proto::report::{
-    CreateInvoiceRequest, ExportRequest, ListInvoicesRequest, ReconcileEvent, SummaryRequest,
+    CreateInvoiceBatch, CreateInvoiceRequest, ExportRequest, ListInvoicesRequest, ReconcileEvent,
+    ReconcileEventBatch, SummaryRequest,
 };
-use crate::service::wire::Incoming;
+use crate::service::wire::{Incoming, OfRows};
 use crate::service::{codec, status, token, validate};
 
 /// Takes the bytes of a message as a call does; returns how many bytes of text the server keeps of it.
@@ -21,7 +22,9 @@ pub const ALL: &[(&str, Decoder)] = &[
     ("ListInvoicesRequest", list),
     ("ExportRequest", export),
     ("CreateInvoiceRequest", invoice),
+    ("CreateInvoiceBatch", invoices),
     ("ReconcileEvent", event),
+    ("ReconcileEventBatch", events),
     ("page_token", page_token),
 ];
 
@@ -56,6 +59,28 @@ pub fn invoice(bytes: &[u8]) -> Result<usize> {
     let invoice = validate::invoice(&request, 0)?;
     let texts = [invoice.invoice_id, invoice.customer_id, invoice.currency, invoice.memo];
     Ok(texts.iter().map(|text| text.len()).sum())
+}
+
+/// A message of an upload in batches. (Its rows are staged one by one, so this is the most that one of them
+/// keeps.)
+pub fn invoices(bytes: &[u8]) -> Result<usize> {
+    each::<CreateInvoiceBatch>(bytes, invoice)
+}
+
+/// The same of ReconcileBatches.
+pub fn events(bytes: &[u8]) -> Result<usize> {
+    each::<ReconcileEventBatch>(bytes, event)
+}
+
+fn each<M: OfRows>(bytes: &[u8], row: Decoder) -> Result<usize> {
+    let Config { max_message_bytes, max_batch_rows, .. } = Config::default();
+    codec::within::<M::Row>(M::NAME, bytes.len(), max_message_bytes)?;
+    let mut most = 0;
+    codec::each_row::<M>(M::NAME, bytes, max_batch_rows, |bytes| {
+        most = row(bytes)?.max(most);
+        Ok(())
+    })?;
+    Ok(most)
 }
 
 /// An event that is refused is kept too, until its acknowledgement is sent.

@@ -1,4 +1,4 @@
-//! The six rpcs of `billing.v1.ReportService`.
+//! The rpcs of `billing.v1.ReportService`.
 //!
 //! Handlers run on the completion-queue threads of gRPC and never block there: what reads SQLite is
 //! a job of a worker thread, what writes is a job of the writer, and the future of the call waits
@@ -81,7 +81,9 @@ pub fn service(shared: &Arc<Shared>) -> grpcio::Service {
     let rows = handler(shared);
     let batches = handler(shared);
     let bulk = handler(shared);
+    let bulk_batches = handler(shared);
     let events = handler(shared);
+    let event_batches = handler(shared);
     // On the wire these are the kinds that the proto file says. Served as streams they hold no slot of
     // gRPC before their first message, and those with a sink for many answers tell of a cancel.
     ServiceBuilder::new()
@@ -112,6 +114,14 @@ pub fn service(shared: &Arc<Shared>) -> grpcio::Service {
         .add_duplex_streaming_handler(
             &codec::parsed(&methods::RECONCILE),
             move |ctx, events_in, sink| reconcile::reconcile(&events, ctx, events_in, sink),
+        )
+        .add_duplex_streaming_handler(
+            &codec::parsed(&methods::BULK_CREATE_BATCHES),
+            move |ctx, requests, sink| bulk_create::bulk_create(&bulk_batches, ctx, requests, sink),
+        )
+        .add_duplex_streaming_handler(
+            &codec::parsed(&methods::RECONCILE_BATCHES),
+            move |ctx, events_in, sink| reconcile::reconcile(&event_batches, ctx, events_in, sink),
         )
         .build()
 }

@@ -6,7 +6,8 @@
 use protobuf::Message;
 
 use crate::proto::report::{
-    CreateInvoiceRequest, ExportRequest, ListInvoicesRequest, ReconcileEvent, SummaryRequest,
+    CreateInvoiceBatch, CreateInvoiceRequest, ExportRequest, ListInvoicesRequest, ReconcileEvent,
+    ReconcileEventBatch, SummaryRequest,
 };
 
 /// A message that a client sends.
@@ -14,6 +15,33 @@ pub trait Incoming: Message {
     const SHAPE: &'static Shape;
     /// The setting that limits its size.
     const SIZE_LIMIT: &'static str;
+}
+
+/// A message of a stream of rows: a row, or a batch of them.
+pub trait OfRows: Message {
+    type Row: Incoming;
+    /// Whether the rows are the messages in field 1.
+    const IS_BATCH: bool;
+}
+
+impl OfRows for CreateInvoiceRequest {
+    type Row = CreateInvoiceRequest;
+    const IS_BATCH: bool = false;
+}
+
+impl OfRows for CreateInvoiceBatch {
+    type Row = CreateInvoiceRequest;
+    const IS_BATCH: bool = true;
+}
+
+impl OfRows for ReconcileEvent {
+    type Row = ReconcileEvent;
+    const IS_BATCH: bool = false;
+}
+
+impl OfRows for ReconcileEventBatch {
+    type Row = ReconcileEvent;
+    const IS_BATCH: bool = true;
 }
 
 /// What a message may have.
@@ -100,6 +128,28 @@ pub fn check(shape: &Shape, mut bytes: &[u8]) -> Result<(), String> {
         shape.check_field(number, wire_type, value)?;
     }
     Ok(())
+}
+
+/// The bytes of each row of a batch, `max_rows` and one at the most: the one more tells that it has too many.
+/// Rows are parsed one by one: a whole batch of empty ones would be a hundred times its size.
+pub fn rows(mut bytes: &[u8], max_rows: usize) -> Result<Vec<&[u8]>, String> {
+    let (mut rows, mut others) = (Vec::new(), 0);
+    while !bytes.is_empty() && rows.len() <= max_rows {
+        match (tag(&mut bytes)?, &mut bytes) {
+            ((1, BYTES), bytes) => rows.push(value(bytes, BYTES)?),
+            ((1, other), _) => return Err(format!("field 1 is not of wire type {other}")),
+            ((_, wire_type), bytes) => {
+                value(bytes, wire_type)?;
+                others += 1;
+                if others > MAX_ROW_FIELDS {
+                    return Err(format!(
+                        "it has more than {MAX_ROW_FIELDS} fields beside its rows"
+                    ));
+                }
+            }
+        }
+    }
+    Ok(rows)
 }
 
 impl Shape {
