@@ -9,17 +9,17 @@ use clap::Args;
 use futures::{SinkExt, StreamExt};
 use grpcio::{
     CallOption, ClientCStreamReceiver, ClientCStreamSender, MetadataBuilder, RpcStatus,
-    RpcStatusCode,
+    RpcStatusCode, WriteFlags,
 };
 use iso_currency::Currency;
 
 use billstream::bridge::{self, Receiver, Sender};
 use billstream::client::Stub;
-use billstream::proto::report::{BulkCommit, BulkResult, CreateInvoiceRequest};
+use billstream::proto::report::{BulkCommit, BulkResult, CreateInvoiceBatch, CreateInvoiceRequest};
 
 use super::connection::Connection;
 use super::failure::{describe, status, violations, Failure, Result};
-use super::feed::{feed, AHEAD, CHUNK};
+use super::feed::{AHEAD, BATCH};
 use super::input::Input;
 use super::interrupt;
 use super::output::{Cell, Format, FormatArgs};
@@ -154,7 +154,7 @@ impl Upload {
     fn attempt(&self) -> Result<(u64, grpcio::Result<BulkResult>)> {
         let reader = self.progress.reading(self.input.reader()?);
         let mut rows = Rows::new(&self.input.name, COLUMNS, reader)?;
-        let (sink, result) = self.client.bulk_create(options()?)?;
+        let (sink, result) = self.client.bulk_create_batches(options()?)?;
         let (requests, to_send) = bridge::bounded(AHEAD);
         let (done, ended) = bridge::bounded(1);
         self.client.spawn(async move {
@@ -264,15 +264,13 @@ impl Upload {
 }
 
 /// Sends what is handed over, and half-closes after a commit; without one the call is cancelled. Gives the
-/// messages that were sent.
+/// rows that were sent.
 async fn upload(
-    mut sink: ClientCStreamSender<Request>,
+    mut sink: ClientCStreamSender<CreateInvoiceBatch>,
     result: ClientCStreamReceiver<BulkResult>,
     requests: Receiver<Request>,
 ) -> (u64, grpcio::Result<BulkResult>) {
-    // Rows between two flushes go out in frames as large as can be.
-    sink.enhance_batch(true);
-    let mut chunks = requests.ready_chunks(CHUNK);
+    let mut chunks = requests.ready_chunks(BATCH);
     let mut sent = 0;
     loop {
         let Some(chunk) = chunks.next().await else {
@@ -280,12 +278,14 @@ async fn upload(
             break;
         };
         let is_last = chunk.last().is_some_and(|request| request.commit.is_some());
-        let messages = chunk.len() as u64;
-        // A failed send only says that the call is over.
-        if feed(&mut sink, chunk).await.is_err() || is_last && sink.close().await.is_err() {
+        let rows = chunk.len() as u64;
+        let batch = CreateInvoiceBatch { requests: chunk, ..CreateInvoiceBatch::default() };
+        // A failed send only says that the call is over; how it ended is the result's to tell.
+        let is_sent = sink.send((batch, WriteFlags::default())).await.is_ok();
+        if !is_sent || is_last && sink.close().await.is_err() {
             break;
         }
-        sent += messages;
+        sent += rows;
         if is_last {
             break;
         }

@@ -2,7 +2,7 @@
 //!
 //! One file a command; what they share is in [`failure`] (messages and exit codes), [`environment`],
 //! [`settings`], [`connection`], [`filter`], [`input`] and [`rows`] (reading: [`beginning`], [`csv_rows`]
-//! over [`csv_records`], [`ndjson_rows`]), [`feed`] (sending), [`output`], [`table`], [`invoices`], [`acks`]
+//! over [`csv_records`], [`ndjson_rows`]), [`feed`] (batches), [`output`], [`table`], [`invoices`], [`acks`]
 //! and [`totals`] (writing), [`retry`], [`interrupt`], [`progress`], [`stderr`] and [`values`].
 
 mod acks;

@@ -13,7 +13,7 @@ use billstream::proto::report::ReconcileEvent;
 use super::acks::Acks;
 use super::connection::Connection;
 use super::failure::{status, Failure, Result};
-use super::feed::{AHEAD, CHUNK};
+use super::feed::{AHEAD, BATCH};
 use super::input;
 use super::interrupt;
 use super::output::{Format, FormatArgs};
@@ -54,7 +54,7 @@ const COLUMNS: &[Column] = &[
 
 pub fn run(args: &Reconcile) -> Result<()> {
     let client = args.connection.client();
-    let input = events(args.file.clone()).ready_chunks(CHUNK);
+    let input = events(args.file.clone()).ready_chunks(BATCH);
     let mut acks = Acks::new(args.format.or(Format::Csv))?;
     interrupt::watch()?;
     let result = calls(Session::new(client, input), &mut acks, args.connection.retry());

@@ -2,7 +2,6 @@
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
-use std::iter;
 use std::pin::pin;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
@@ -10,14 +9,16 @@ use std::task::{Poll, Waker};
 use futures::future::{select, Either};
 use futures::stream::ReadyChunks;
 use futures::{SinkExt, StreamExt};
-use grpcio::{CallOption, ClientDuplexReceiver, ClientDuplexSender, RpcStatusCode};
+use grpcio::{CallOption, ClientDuplexReceiver, ClientDuplexSender, RpcStatusCode, WriteFlags};
 
 use billstream::bridge::Sender;
 use billstream::client::Stub;
-use billstream::proto::report::{ReconcileAck, ReconcileEvent};
+use billstream::proto::report::{
+    ReconcileAck, ReconcileAckBatch, ReconcileEvent, ReconcileEventBatch,
+};
 
 use super::failure::{status, Failure, Result};
-use super::feed::{feed, CHUNK};
+use super::feed::BATCH;
 use super::reconcile::Events;
 use super::values::quoted;
 
@@ -35,11 +36,12 @@ struct Window {
 }
 
 impl Window {
-    /// The next event to send.
-    fn next(&mut self) -> Option<ReconcileEvent> {
-        let event = self.unacked.get(self.sent)?.clone();
-        self.sent += 1;
-        Some(event)
+    /// The next batch to send; `None` where all events were sent.
+    fn next(&mut self) -> Option<ReconcileEventBatch> {
+        let events: Vec<_> = self.unacked.iter().skip(self.sent).take(BATCH).cloned().collect();
+        self.sent += events.len();
+        let batch = ReconcileEventBatch { events, ..ReconcileEventBatch::default() };
+        (!batch.events.is_empty()).then_some(batch)
     }
 
     /// Takes the event that `ack` is for out of the window.
@@ -94,7 +96,7 @@ impl Session {
             return Ok(false);
         }
         lock(window).sent = 0;
-        let (sink, receiver) = client.reconcile(CallOption::default())?;
+        let (sink, receiver) = client.reconcile_batches(CallOption::default())?;
         let send = pin!(send(sink, input, input_failure, window));
         let receive = pin!(receive(receiver, window, acks));
         match select(receive, send).await {
@@ -143,15 +145,16 @@ async fn take(
 
 /// Takes acknowledgements, and hands them on to be printed.
 async fn receive(
-    mut receiver: ClientDuplexReceiver<ReconcileAck>,
+    mut receiver: ClientDuplexReceiver<ReconcileAckBatch>,
     window: &Mutex<Window>,
     acks: Sender<ReconcileAck>,
 ) -> Result<()> {
-    while let Some(ack) = receiver.next().await {
-        let ack = ack?;
-        lock(window).acked(&ack)?;
-        if acks.send(ack).await.is_err() {
-            return Err(Failure::Interrupted(String::new()));
+    while let Some(batch) = receiver.next().await {
+        for ack in batch?.acks {
+            lock(window).acked(&ack)?;
+            if acks.send(ack).await.is_err() {
+                return Err(Failure::Interrupted(String::new()));
+            }
         }
     }
     Ok(())
@@ -160,16 +163,18 @@ async fn receive(
 /// Sends events as they come, and half-closes after the last. The sink is handed back, because
 /// dropping it after a failure would cancel the call before its status is known.
 async fn send(
-    mut sink: ClientDuplexSender<ReconcileEvent>,
+    mut sink: ClientDuplexSender<ReconcileEventBatch>,
     input: &mut ReadyChunks<Events>,
     input_failure: &mut Option<Failure>,
     window: &Mutex<Window>,
-) -> (ClientDuplexSender<ReconcileEvent>, grpcio::Result<()>) {
-    // Events between two flushes go out in frames as large as can be.
-    sink.enhance_batch(true);
+) -> (ClientDuplexSender<ReconcileEventBatch>, grpcio::Result<()>) {
     let result = async {
         loop {
-            feed(&mut sink, iter::from_fn(|| lock(window).next())).await?;
+            loop {
+                // The window is free again before the batch is sent.
+                let Some(batch) = lock(window).next() else { break };
+                sink.send((batch, WriteFlags::default())).await?;
+            }
             room(window).await;
             if !take(input, input_failure, window).await {
                 return sink.close().await;
@@ -180,11 +185,11 @@ async fn send(
     (sink, result)
 }
 
-/// Waits until the window has room for another chunk.
+/// Waits until the window has room for another batch.
 async fn room(window: &Mutex<Window>) {
     poll_fn(|context| {
         let mut window = lock(window);
-        if window.unacked.len() + CHUNK <= MAX_UNACKED {
+        if window.unacked.len() + BATCH <= MAX_UNACKED {
             return Poll::Ready(());
         }
         window.waker = Some(context.waker().clone());

@@ -7,9 +7,12 @@ use std::sync::Arc;
 use std::thread;
 
 use billstream::proto::error_details::{RetryInfo, Status};
-use billstream::proto::report::{BulkResult, ListInvoicesResponse, ReconcileAck, Summary};
+use billstream::proto::report::{
+    BulkResult, ListInvoicesResponse, ReconcileAck, ReconcileAckBatch, ReconcileEvent, Summary,
+};
 use billstream::service::methods::{
-    BULK_CREATE, EXPORT_INVOICES, EXPORT_INVOICE_BATCHES, GET_SUMMARY, LIST_INVOICES, RECONCILE,
+    BULK_CREATE_BATCHES, EXPORT_INVOICES, EXPORT_INVOICE_BATCHES, GET_SUMMARY, LIST_INVOICES,
+    RECONCILE_BATCHES,
 };
 use futures::{FutureExt, SinkExt, StreamExt, TryFutureExt};
 use grpcio::{
@@ -101,7 +104,7 @@ fn service(refusals: Refusals) -> Service {
                 None => async move { sink.close().map(drop).await }.boxed(),
             });
         })
-        .add_client_streaming_handler(&BULK_CREATE, move |ctx, mut rows, sink| {
+        .add_client_streaming_handler(&BULK_CREATE_BATCHES, move |ctx, mut rows, sink| {
             let refusal = bulk.next();
             ctx.spawn(async move {
                 if let Some(status) = refusal {
@@ -111,15 +114,20 @@ fn service(refusals: Refusals) -> Service {
                 let _ = sink.success(BulkResult::default()).await;
             });
         })
-        .add_duplex_streaming_handler(&RECONCILE, move |ctx, mut events, mut sink| {
+        .add_duplex_streaming_handler(&RECONCILE_BATCHES, move |ctx, mut events, mut sink| {
             let refusal = reconcile.next();
             ctx.spawn(async move {
                 if let Some(status) = refusal {
                     return drop(sink.fail(status).await);
                 }
-                while let Some(Ok(event)) = events.next().await {
-                    let ack = ReconcileAck { event_id: event.event_id, ..ReconcileAck::default() };
-                    let _ = sink.send((ack, WriteFlags::default())).await;
+                while let Some(Ok(batch)) = events.next().await {
+                    let ack = |event: ReconcileEvent| ReconcileAck {
+                        event_id: event.event_id,
+                        ..ReconcileAck::default()
+                    };
+                    let acks = batch.events.into_iter().map(ack).collect();
+                    let acks = ReconcileAckBatch { acks, ..ReconcileAckBatch::default() };
+                    let _ = sink.send((acks, WriteFlags::default())).await;
                 }
                 let _ = sink.close().unwrap_or_else(drop).await;
             });
