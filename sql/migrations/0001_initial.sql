@@ -41,7 +41,7 @@ CREATE TABLE customer_totals (
 ) STRICT, WITHOUT ROWID;
 
 -- They are for every program that writes but the server, which does the same in
--- fewer statements with the triggers switched off (src/store/totals.rs).
+-- fewer statements with the triggers switched off (src/store/sqlite/totals.rs).
 CREATE TRIGGER invoices_inserted AFTER INSERT ON invoices BEGIN
     INSERT INTO currency_totals (currency, invoice_count, total_cents, paid_cents)
     VALUES (new.currency, 1, new.total_amount_cents, new.paid_cents)

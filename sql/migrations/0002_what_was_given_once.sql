@@ -52,7 +52,7 @@ BEGIN
 END;
 
 -- Which state of the database a write-ahead log continues, so that a log beside a file that it does not
--- continue is refused (src/store/wal_file.rs). One row: `mark` is always the same, and is looked for in the pages
+-- continue is refused (src/store/sqlite/wal_file.rs). One row: `mark` is always the same, and is looked for in the pages
 -- of the log; `state` is numbered anew at the beginning and at the end of each log, `base` is the one before.
 -- A file without this table has the state of 16 zero bytes.
 CREATE TABLE file_state (

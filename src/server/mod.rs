@@ -26,8 +26,8 @@ use crate::workers::Workers;
 mod channel;
 mod patches;
 
-pub use crate::store::maintain::{backup, check, CheckReport};
-pub use crate::store::restore::{restore, Restored};
+pub use crate::store::sqlite::maintain::{backup, check, CheckReport};
+pub use crate::store::sqlite::restore::{restore, Restored};
 pub use channel::channel;
 pub use patches::{core_is_patched, UNPATCHED};
 

@@ -19,7 +19,7 @@ use crate::service::codec::{Encoded, Request, Response};
 use crate::service::sweep::Look;
 use crate::service::{status, token, validate, Shared};
 use crate::stop::{Reason, Stop};
-use crate::store::{read, summary};
+use crate::store::sqlite::{read, summary};
 use crate::workers::Ticket;
 
 pub fn get_summary(

@@ -19,7 +19,7 @@ use rusqlite::Connection;
 
 use crate::config::Config;
 use crate::error::{Error, Result};
-use crate::store::totals::Totals;
+use crate::store::sqlite::totals::Totals;
 
 /// Which jobs share a commit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

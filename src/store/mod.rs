@@ -1,40 +1,18 @@
-//! The database: the only module that knows SQLite.
+//! The database.
 //!
 //! | module | what it is |
 //! |---|---|
-//! | [`file`](mod@file) | one file with one name and one server |
-//! | [`open`] | is the file ours; pragmas, migrations |
-//! | [`sql`] | the statements of `sql/` |
-//! | [`read`] | the pool of read-only connections, and pages |
-//! | [`summary`] | counts and sums |
+//! | [`sqlite`] | all that is SQLite's own |
 //! | [`scan`] | exports: a scan that can wait |
 //! | [`encode`] | from a row to protobuf bytes |
 //! | [`mod@write`], [`jobs`] | the one writer and its group commit; what waits for it |
-//! | [`staged`], [`bulk`] | uploads before and at their commit |
-//! | [`reconcile`] | payments |
-//! | [`totals`] | the kept totals |
-//! | [`wal`] | the write-ahead log: its limit, and when it is copied |
-//! | [`guard`], [`wal_file`] | is the file under the server as it was left; the log's format |
-//! | [`maintain`], [`restore`](mod@restore) | check, backup and restore |
+//! | [`staged`] | uploads before their commit |
 
-pub mod bulk;
 pub mod encode;
-mod error;
-pub mod file;
-pub mod guard;
 pub mod jobs;
-pub mod maintain;
-pub mod open;
-pub mod read;
-pub mod reconcile;
-pub mod restore;
 pub mod scan;
-pub mod sql;
+pub mod sqlite;
 pub mod staged;
-pub mod summary;
-pub mod totals;
-pub mod wal;
-pub mod wal_file;
 pub mod write;
 
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -44,10 +22,11 @@ use std::thread::JoinHandle;
 use crate::config::Config;
 use crate::error::Result;
 use crate::metrics::Metrics;
-use file::DatabaseFile;
-use read::Reader;
 use scan::WalPressure;
-use wal::Wal;
+use sqlite::file::DatabaseFile;
+use sqlite::read::Reader;
+use sqlite::wal::Wal;
+use sqlite::{open, read};
 use write::{StopWriter, Writer};
 
 /// An open database. Blocking: its methods are for threads that may wait.

@@ -12,7 +12,7 @@ use crate::metrics::Metrics;
 use crate::model::Filter;
 use crate::stop::Stop;
 use crate::store::encode::{sequence, Chunk};
-use crate::store::read::{in_transaction, push_invoices, Reader, ROWS_A_LOOK};
+use crate::store::sqlite::read::{in_transaction, push_invoices, Reader, ROWS_A_LOOK};
 
 /// Raised while the write-ahead log is over its limit: long scans then begin a new transaction,
 /// so that the log can be emptied.

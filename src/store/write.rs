@@ -23,10 +23,10 @@ use crate::error::{Error, Result};
 use crate::metrics::Metrics;
 use crate::model::{Ack, Created, Event};
 use crate::store::jobs::{Entry, Job, Lane, Queue, Reply, Waited, Work};
+use crate::store::sqlite::totals::Totals;
+use crate::store::sqlite::wal::Wal;
+use crate::store::sqlite::{bulk, reconcile};
 use crate::store::staged::Staged;
-use crate::store::totals::Totals;
-use crate::store::wal::Wal;
-use crate::store::{bulk, reconcile};
 
 /// How long there is nothing to write until the log is copied into the database, and how often the file is
 /// looked at meanwhile.

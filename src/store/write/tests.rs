@@ -3,7 +3,8 @@
 use super::*;
 use crate::model::{CurrencyTotal, Filter, NewInvoice, Timestamp};
 use crate::stop::Stop;
-use crate::store::{summary, Store, StoreThread};
+use crate::store::sqlite::summary;
+use crate::store::{Store, StoreThread};
 use futures::executor::block_on;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{channel, Receiver, Sender};

@@ -4,12 +4,12 @@ use rusqlite::{named_params, params, Connection, OptionalExtension};
 
 use crate::error::{Error, Result};
 use crate::model::{Created, CurrencyTotal, NewInvoice, Status};
-use crate::store::error::is_taken;
 use crate::store::jobs::Work;
-use crate::store::sql;
+use crate::store::sqlite::error::is_taken;
+use crate::store::sqlite::sql;
+use crate::store::sqlite::summary::sums;
+use crate::store::sqlite::totals::Sums;
 use crate::store::staged::{Digest, Staged};
-use crate::store::summary::sums;
-use crate::store::totals::Sums;
 
 /// Rows between two looks at whether the upload is still wanted.
 const ROWS_A_LOOK: usize = 256;

@@ -11,11 +11,11 @@ use rusqlite::Connection;
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::metrics::Metrics;
-use crate::store::file::DatabaseFile;
-use crate::store::guard::{Fault, Guard, Index, Malformed};
 use crate::store::scan::WalPressure;
-use crate::store::sql;
-use crate::store::wal_file::State;
+use crate::store::sqlite::file::DatabaseFile;
+use crate::store::sqlite::guard::{Fault, Guard, Index, Malformed};
+use crate::store::sqlite::sql;
+use crate::store::sqlite::wal_file::State;
 
 /// How long to wait for readers to leave the log. Scans leave it within a chunk, so only a reader
 /// in another process takes this long.
@@ -270,7 +270,7 @@ fn renew(conn: &Connection) -> rusqlite::Result<State> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::open::open_writer;
+    use crate::store::sqlite::open::open_writer;
 
     /// A database that is open, and what is to be dropped after its connection.
     fn database() -> (Wal, Connection, DatabaseFile, tempfile::TempDir) {
@@ -330,7 +330,7 @@ mod tests {
             assert!(wal.guard.log_file_bytes() > 2 * committed, "nothing was spilled");
             if let Some(at) = damage {
                 use std::os::unix::fs::FileExt;
-                let log = crate::store::wal_file::beside(file.path(), "-wal");
+                let log = crate::store::sqlite::wal_file::beside(file.path(), "-wal");
                 let log = std::fs::File::options().write(true).open(log).unwrap();
                 log.write_all_at(&[0; 32], at).unwrap();
             }

@@ -13,9 +13,9 @@ use crate::error::{Error, Result};
 use crate::model::Filter;
 use crate::stop::Stop;
 use crate::store::encode::{add_push_invoice, push_rows, sequence, Chunk};
-use crate::store::guard::Malformed;
-use crate::store::open::set_pragmas;
-use crate::store::sql;
+use crate::store::sqlite::guard::Malformed;
+use crate::store::sqlite::open::set_pragmas;
+use crate::store::sqlite::sql;
 
 /// Virtual machine instructions between two looks at whether a statement is still wanted: about
 /// 20 microseconds of work.

@@ -16,12 +16,12 @@ const fn statement(file: &'static str) -> &'static str {
 /// Names each statement, and lists them all for the test that prepares every one.
 macro_rules! statements {
     ($($name:ident = $file:literal;)+) => {
-        $(pub const $name: &str = statement(include_str!(concat!("../../sql/queries/", $file, ".sql")));)+
+        $(pub const $name: &str = statement(include_str!(concat!("../../../sql/queries/", $file, ".sql")));)+
 
         /// Each file's name, with its whole text.
         #[cfg(test)]
         pub const FILES: &[(&str, &str)] =
-            &[$(($file, include_str!(concat!("../../sql/queries/", $file, ".sql")))),+];
+            &[$(($file, include_str!(concat!("../../../sql/queries/", $file, ".sql")))),+];
     };
 }
 
@@ -55,8 +55,8 @@ statements! {
 
 /// The scripts that bring a database from each version to the next; the first makes version 1.
 pub const MIGRATIONS: &[&str] = &[
-    include_str!("../../sql/migrations/0001_initial.sql"),
-    include_str!("../../sql/migrations/0002_what_was_given_once.sql"),
+    include_str!("../../../sql/migrations/0001_initial.sql"),
+    include_str!("../../../sql/migrations/0002_what_was_given_once.sql"),
 ];
 
 #[cfg(test)]

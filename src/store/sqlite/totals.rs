@@ -10,8 +10,8 @@ use std::collections::BTreeMap;
 use rusqlite::{params, Connection, OptionalExtension};
 
 use crate::error::{Error, Result};
-use crate::store::read::last_sequence;
-use crate::store::sql;
+use crate::store::sqlite::read::last_sequence;
+use crate::store::sqlite::sql;
 
 /// Customers whose totals wait to be saved, at the most: some 14 MiB with the longest ids. An upload may have
 /// any number.

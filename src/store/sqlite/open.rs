@@ -8,9 +8,9 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 
 use crate::config::{Config, Synchronous};
 use crate::error::{Error, Result};
-use crate::store::file::{resolve, unusable, DatabaseFile, HEADER_BYTES};
-use crate::store::sql::MIGRATIONS;
-use crate::store::wal_file;
+use crate::store::sqlite::file::{resolve, unusable, DatabaseFile, HEADER_BYTES};
+use crate::store::sqlite::sql::MIGRATIONS;
+use crate::store::sqlite::wal_file;
 
 /// "bill" in SQLite's header: the file is a billstream database.
 const APPLICATION_ID: i32 = i32::from_be_bytes(*b"bill");

@@ -7,8 +7,8 @@ use rusqlite::{named_params, Connection, Row};
 
 use crate::error::{Error, Result};
 use crate::model::{CurrencyTotal, Filter, Summary};
-use crate::store::read::{in_transaction, last_sequence};
-use crate::store::sql;
+use crate::store::sqlite::read::{in_transaction, last_sequence};
+use crate::store::sqlite::sql;
 
 /// Counts and sums by currency, and the highest sequence. Of `filter`, the customer and the dates.
 pub fn summary(conn: &Connection, filter: &Filter) -> Result<Summary> {
@@ -125,7 +125,7 @@ mod tests {
     use super::*;
     use crate::model::Timestamp;
     use crate::stop::Stop;
-    use crate::store::read::tests::database;
+    use crate::store::sqlite::read::tests::database;
 
     #[test]
     fn sums_by_date_are_those_of_the_rows() {

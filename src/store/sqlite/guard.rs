@@ -16,9 +16,9 @@ use std::sync::{Arc, OnceLock};
 use rusqlite::Connection;
 
 use crate::error::Error;
-use crate::store::file::{DatabaseFile, Identity};
-use crate::store::open::SQLITE_MAGIC;
-use crate::store::wal_file::{self, beside, Log, State, FRAME_HEADER_BYTES, HEADER_BYTES};
+use crate::store::sqlite::file::{DatabaseFile, Identity};
+use crate::store::sqlite::open::SQLITE_MAGIC;
+use crate::store::sqlite::wal_file::{self, beside, Log, State, FRAME_HEADER_BYTES, HEADER_BYTES};
 
 /// The database with its log and its wal-index, as this process has them open.
 pub struct Guard {
@@ -149,9 +149,9 @@ impl Guard {
     pub fn new(db: &DatabaseFile, conn: &Connection) -> crate::error::Result<Guard> {
         let open = |suffix: &str| {
             let path = beside(db.path(), suffix);
-            Watched::open(path.clone()).map_err(|e| crate::store::file::unusable(&path, &e))
+            Watched::open(path.clone()).map_err(|e| crate::store::sqlite::file::unusable(&path, &e))
         };
-        let state = conn.query_row(crate::store::sql::FILE_STATE, [], |row| row.get(1))?;
+        let state = conn.query_row(crate::store::sqlite::sql::FILE_STATE, [], |row| row.get(1))?;
         Ok(Guard { db: open("")?, log: open("-wal")?, index: open("-shm")?, state, marked: None })
     }
 

@@ -13,8 +13,8 @@ use std::path::{Path, PathBuf};
 use rusqlite::{Connection, OpenFlags};
 
 use crate::error::Result;
-use crate::store::file::unusable;
-use crate::store::sql;
+use crate::store::sqlite::file::unusable;
+use crate::store::sqlite::sql;
 
 /// A number that a state of the database has.
 pub type State = [u8; 16];
@@ -214,7 +214,9 @@ mod tests {
         let db = dir.join("a db%20?#.db");
         let conn = Connection::open(&db).unwrap();
         conn.pragma_update(None, "journal_mode", "wal").unwrap();
-        crate::store::sql::MIGRATIONS.iter().for_each(|sql| conn.execute_batch(sql).unwrap());
+        crate::store::sqlite::sql::MIGRATIONS
+            .iter()
+            .for_each(|sql| conn.execute_batch(sql).unwrap());
         conn.pragma_update(None, "user_version", 2).unwrap();
         conn.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)").unwrap();
         for _ in 0..commits {

@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 use rusqlite::{Connection, OpenFlags};
 
 use crate::error::{Error, Result};
-use crate::store::file::{sync_directory, temporary, unusable, DatabaseFile};
-use crate::store::maintain::{check_connection, copy_database};
-use crate::store::open::{open_reader, refuse_other_program};
-use crate::store::wal_file::{self, beside};
+use crate::store::sqlite::file::{sync_directory, temporary, unusable, DatabaseFile};
+use crate::store::sqlite::maintain::{check_connection, copy_database};
+use crate::store::sqlite::open::{open_reader, refuse_other_program};
+use crate::store::sqlite::wal_file::{self, beside};
 
 /// What a restore did.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -10,9 +10,9 @@ use rusqlite::{Connection, OptionalExtension, Row};
 
 use crate::config::Config;
 use crate::error::{Error, Result};
-use crate::store::file::{sync_directory, temporary};
-use crate::store::open::{open_reader, set_pragmas};
-use crate::store::sql;
+use crate::store::sqlite::file::{sync_directory, temporary};
+use crate::store::sqlite::open::{open_reader, set_pragmas};
+use crate::store::sqlite::sql;
 
 /// What a check found.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use crate::error::{Error, Result};
-use crate::store::wal_file::beside;
+use crate::store::sqlite::wal_file::beside;
 
 /// A database file that this process alone serves or replaces, until it is dropped.
 ///

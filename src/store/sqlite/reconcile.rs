@@ -8,8 +8,8 @@ use rusqlite::{params, CachedStatement, Connection, OptionalExtension, Row};
 use crate::error::{Error, Result};
 use crate::model::{Ack, Event, Outcome, Payment, Status};
 use crate::store::jobs::Work;
-use crate::store::sql;
-use crate::store::totals::{Sums, Totals};
+use crate::store::sqlite::sql;
+use crate::store::sqlite::totals::{Sums, Totals};
 
 /// Applies `events` in their order and returns an acknowledgement for each.
 pub fn apply(work: Work<'_>, events: &[Event]) -> Result<Vec<Ack>> {
