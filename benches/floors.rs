@@ -3,18 +3,16 @@
 //! `cargo bench --bench floors` (with the release profile's flags; see the README). It prints and
 //! asserts nothing.
 
+use std::cell::RefCell;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use billstream::bridge;
-use billstream::metrics::Metrics;
 use billstream::model::{Event, Filter, NewInvoice, Payment, Timestamp};
 use billstream::stop::Stop;
-use billstream::store::encode::Chunk;
-use billstream::store::scan::{Block, Offer, Scan, Set};
-use billstream::store::sqlite::read::push_invoices;
-use billstream::store::sqlite::sql::INVOICES_AFTER;
+use billstream::store::encode::{Chunk, Columns};
+use billstream::store::scan::{Ahead, Offer, Set};
 use billstream::store::staged::Staged;
 use billstream::store::{Store, StoreThread};
 use billstream::Config;
@@ -26,12 +24,14 @@ use rusqlite::{named_params, Connection};
 
 const ROWS: usize = 100_000;
 
+/// The statement of an export.
+const INVOICES_AFTER: &str = include_str!("../sql/queries/invoices_after.sql");
+
 /// An open database in a directory of its own.
 struct Database {
     config: Config,
     store: Store,
     thread: Option<StoreThread>,
-    metrics: Arc<Metrics>,
     _dir: tempfile::TempDir,
 }
 
@@ -39,9 +39,8 @@ impl Database {
     fn with_rows(rows: usize) -> Database {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let config = Config { db: dir.path().join("bills.db"), ..Config::default() };
-        let metrics = Arc::new(Metrics::default());
-        let (store, thread) = Store::open(&config, &metrics).expect("a database");
-        let database = Database { config, store, thread: Some(thread), metrics, _dir: dir };
+        let (store, thread) = Store::open(&config, &Arc::default()).expect("a database");
+        let database = Database { config, store, thread: Some(thread), _dir: dir };
         database.upload(0, rows);
         database
     }
@@ -69,7 +68,7 @@ impl Database {
                 memo: "a memo of some length",
             });
         }
-        let created = self.store.writer.create(String::new(), staged);
+        let created = self.store.create(String::new(), staged);
         block_on(created.expect("a place in the queue")).expect("the upload");
     }
 }
@@ -87,35 +86,56 @@ fn scan(c: &mut Criterion) {
     let mut group = c.benchmark_group("scan");
     group.throughput(Throughput::Elements(ROWS as u64));
     let step = |conn: &Connection| {
-        push_invoices(conn, &Filter::ALL, (0, i64::MAX), Chunk::default(), |chunk, _| {
-            if chunk.batch().len() > 64 << 10 {
-                *chunk = Chunk::default();
-            }
-            Ok(true)
-        })
+        let mut statement = conn.prepare_cached(INVOICES_AFTER).expect("a statement");
+        let all = named_params! { ":after": 0, ":until": i64::MAX };
+        let mut rows = statement.query(all).expect("a query");
+        while rows.next().expect("a row").is_some() {}
     };
     let conn = database.connection(|_| Ok(0));
-    group.bench_function("step", |b| b.iter(|| step(&conn).expect("a scan")));
-    group.bench_function("step_and_encode", |b| {
-        b.iter(|| database.store.reader.read(&Stop::default(), step).expect("a scan"))
+    group.bench_function("step", |b| b.iter(|| step(&conn)));
+    let conn = database.connection(|row| {
+        CHUNK.with_borrow_mut(|chunk| push(chunk, row));
+        Ok(0)
     });
+    group.bench_function("step_and_encode", |b| b.iter(|| step(&conn)));
     group.bench_function("in_chunks", |b| {
         b.iter(|| {
-            let (metrics, pressure) = (Arc::clone(&database.metrics), Default::default());
-            let (config, bytes) = (&database.config, database.config.export_chunk_bytes);
             let set = Set {
                 filter: Filter::ALL,
                 after: 0,
                 until: database.store.committed_sequence(),
                 max_rows: 0,
             };
-            let mut scan = Scan::new(set, bytes, config, metrics, pressure);
-            let is_over = || false;
-            scan.run(&database.store.reader, &Stop::default(), no_block, is_over, |_| Offer::Taken)
-                .expect("a scan")
+            let mut scan = database.store.scan(set, database.config.export_chunk_bytes);
+            scan.turn(&Stop::default(), no_block, || false, |_| Offer::Taken).expect("a scan")
         })
     });
     group.finish();
+}
+
+thread_local! {
+    static CHUNK: RefCell<Chunk> = RefCell::default();
+}
+
+/// As the store's own function does it, to chunks of 64 KiB.
+fn push(chunk: &mut Chunk, row: &Context<'_>) {
+    let integer = |column| row.get_raw(column).as_i64().expect("an integer");
+    let text = |column| row.get_raw(column).as_str().expect("text").as_bytes();
+    chunk.push(&Columns {
+        sequence: integer(0),
+        invoice_id: text(1),
+        customer_id: text(2),
+        total_amount_cents: integer(3),
+        currency: text(4),
+        status: integer(5),
+        paid_cents: integer(6),
+        issued_at: integer(7),
+        issued_at_nanos: integer(8),
+        memo: text(9),
+    });
+    if chunk.batch().len() > 64 << 10 {
+        *chunk = Chunk::default();
+    }
 }
 
 /// One row of SQLite over and over, to its bytes: the encoder without the scan.
@@ -130,10 +150,7 @@ fn encode(c: &mut Criterion) {
                 for _ in 0..iterations {
                     let mut chunk = Chunk::default();
                     for _ in 0..ROWS {
-                        chunk.push(row).expect("a valid row");
-                        if chunk.batch().len() > 64 << 10 {
-                            chunk = Chunk::default();
-                        }
+                        push(&mut chunk, row);
                     }
                     std::hint::black_box(&chunk);
                 }
@@ -149,7 +166,7 @@ fn encode(c: &mut Criterion) {
 }
 
 /// No other thread helps.
-fn no_block(_: Block) -> Option<fn() -> billstream::Result<Vec<Chunk>>> {
+fn no_block(_: Ahead) -> Option<Ahead> {
     None
 }
 
@@ -208,7 +225,7 @@ fn pay(database: &Database) {
             reference: String::new(),
         }),
     };
-    let applied = database.store.writer.apply(vec![event]);
+    let applied = database.store.apply(vec![event]);
     block_on(applied.expect("a place in the queue")).expect("an ack");
 }
 

@@ -26,8 +26,7 @@ use crate::workers::Workers;
 mod channel;
 mod patches;
 
-pub use crate::store::sqlite::maintain::{backup, check, CheckReport};
-pub use crate::store::sqlite::restore::{restore, Restored};
+pub use crate::store::{backup, check, restore, CheckReport, Restored};
 pub use channel::channel;
 pub use patches::{core_is_patched, UNPATCHED};
 
@@ -142,7 +141,7 @@ impl Server {
 
     /// Database connections that readers have checked out at this moment.
     pub fn connections_in_use(&self) -> u32 {
-        self.shared.store.reader.connections_in_use()
+        self.shared.store.connections_in_use()
     }
 
     /// Streams that are open: exports, uploads and reconciles.
@@ -168,7 +167,7 @@ impl Server {
         exports.stop();
         unary.stop();
         spool.stop();
-        self.shared.store.reader.close();
+        self.shared.store.close();
         store.stop();
         self.shared.poller.close();
         drop(grpc);

@@ -208,7 +208,7 @@ impl Upload {
     /// Hands the upload to the writer, and takes it back when the call is cancelled.
     async fn create(self, shared: &Shared, sink: &mut Results) -> Result<(String, Created)> {
         let batch_id = self.commit.unwrap_or_default();
-        let reply = shared.store.writer.create(batch_id.clone(), self.staged)?;
+        let reply = shared.store.create(batch_id.clone(), self.staged)?;
         match select(pin!(cancelled(sink)), reply).await {
             // Dropping the reply takes the job back.
             Either::Left(_) => Err(Error::Cancelled),

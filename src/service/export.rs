@@ -27,7 +27,7 @@ use crate::service::watch::Watch;
 use crate::service::{validate, Shared};
 use crate::stop::{Reason, Stop};
 use crate::store::encode::Chunk;
-use crate::store::scan::{Block, Offer, Scan, Set, Turn};
+use crate::store::scan::{Ahead, Offer, Scan, Set, Turn};
 use crate::workers::Ticket;
 
 type Messages = DuplexSink<Encoded>;
@@ -67,7 +67,6 @@ fn start(call: &Call, request: Request<ExportRequest>, shape: Shape) -> Result<O
     let until = shared.store.committed_sequence();
     let peer = call.peer();
     let permit = shared.limits.admit(&shared.limits.exports, &peer)?;
-    let (metrics, pressure) = (Arc::clone(&shared.metrics), shared.store.wal_pressure.clone());
     let config = &shared.config;
     let quick_chunk_bytes = match shape {
         // More would be written by gRPC itself, a fragment of a message at its end.
@@ -75,7 +74,7 @@ fn start(call: &Call, request: Request<ExportRequest>, shape: Shape) -> Result<O
         Shape::Batches => config.quick_batch_bytes(),
     };
     let set = Set { filter, after, until, max_rows };
-    let scan = Scan::new(set, quick_chunk_bytes, config, metrics, pressure);
+    let scan = shared.store.scan(set, quick_chunk_bytes);
     let (sender, receiver) = bridge::bounded(shared.config.export_queue_chunks);
     let (verdict, watch) = (Verdict::default(), Watch::new(call));
     let task = Arc::new(ScanTask {
@@ -173,10 +172,9 @@ impl ScanTask {
         let Some((mut scan, sender)) = self.take() else { return };
         let (start, closed) = (Instant::now(), sender.closed());
         let stop = self.stop.when(move || closed.get(), Reason::ClientGone);
-        let turn = scan.run(
-            &self.shared.store.reader,
+        let turn = scan.turn(
             &stop,
-            |block| self.ahead(block, stop.clone()),
+            |block| self.ahead(block),
             || self.is_turn_over(&sender, start),
             |chunk| self.offer(&sender, chunk, start),
         );
@@ -189,10 +187,8 @@ impl ScanTask {
     }
 
     /// Has an idle thread scan the block, if there is one. Returns how to wait for it.
-    fn ahead(&self, block: Block, stop: Stop) -> Option<impl FnOnce() -> Result<Vec<Chunk>>> {
-        let reader = self.shared.store.reader.clone();
-        let scan = move || block.scan(&reader, &stop);
-        let fork = self.shared.exports.fork(&self.peer, scan)?;
+    fn ahead(&self, block: Ahead) -> Option<impl FnOnce() -> Result<Vec<Chunk>>> {
+        let fork = self.shared.exports.fork(&self.peer, block)?;
         Some(move || fork.finish()?)
     }
 

@@ -144,7 +144,7 @@ async fn acknowledge<A: Answer>(
         let count = events.len();
         let mut applied = match count {
             0 => Vec::new(),
-            _ => shared.store.writer.apply(events)?.await?,
+            _ => shared.store.apply(events)?.await?,
         }
         .into_iter();
         // Where the messages end among the events.

@@ -19,7 +19,8 @@ use crate::service::codec::{Encoded, Request, Response};
 use crate::service::sweep::Look;
 use crate::service::{status, token, validate, Shared};
 use crate::stop::{Reason, Stop};
-use crate::store::sqlite::{read, summary};
+use crate::store::encode::Chunk;
+use crate::store::{Store, Wait};
 use crate::workers::Ticket;
 
 pub fn get_summary(
@@ -33,7 +34,9 @@ pub fn get_summary(
         let filter = validate::summary(request)?;
         Ok(Query {
             cost: if filter.has_dates() { Cost::Unbounded } else { Cost::Totals },
-            read: move |conn: &_| summary::summary(conn, &filter).and_then(summary_message),
+            read: move |store: &Store, wait: Wait<'_>| {
+                store.summary(&filter, wait).and_then(summary_message)
+            },
         })
     });
 }
@@ -60,21 +63,17 @@ pub fn list_invoices(
                 true => Cost::LargePage,
                 false => Cost::Unbounded,
             },
-            read: move |conn: &_| page_message(conn, &filter, after, size, is_enough),
+            read: move |store: &Store, wait: Wait<'_>| {
+                let (page, next) = store.page(&filter, after, size, is_enough, wait)?;
+                Ok(page_message(&filter, page, next))
+            },
         })
     });
 }
 
 /// The response of a page. The invoices are encoded already, and fields of a message may be encoded one
 /// after another.
-fn page_message(
-    conn: &read::Connection,
-    filter: &Filter,
-    after: i64,
-    size: usize,
-    is_enough: impl Fn(usize) -> bool,
-) -> Result<Encoded> {
-    let (mut page, next) = read::page(conn, filter, after, size, is_enough)?;
+fn page_message(filter: &Filter, mut page: Chunk, next: Option<i64>) -> Encoded {
     let mut response = page.take_batch();
     if let Some(next) = next {
         let next_page_token = token::encode(filter, next);
@@ -82,7 +81,7 @@ fn page_message(
         // OK because a `Vec` takes every write.
         protobuf::Message::write_to_vec(&rest, &mut response).expect("a message encodes");
     }
-    Ok(response.into())
+    response.into()
 }
 
 /// What a call asks of the database.
@@ -163,7 +162,7 @@ fn answer<M, T: Response + Send + 'static, R>(
     query: impl Fn(&Config, Request<M>) -> Result<Query<R>> + Send + 'static,
 ) where
     M: protobuf::Message + Send + 'static,
-    R: Fn(&read::Connection) -> Result<T> + Clone + Send + 'static,
+    R: Fn(&Store, Wait<'_>) -> Result<T> + Clone + Send + 'static,
 {
     let call = Call::new(shared, &ctx);
     ctx.spawn(async move {
@@ -209,10 +208,14 @@ struct Queued<T> {
 fn begin<T: Send + 'static>(
     call: &Call,
     counted: &Counted<'_>,
-    query: Query<impl Fn(&read::Connection) -> Result<T> + Clone + Send + 'static>,
+    query: Query<impl Fn(&Store, Wait<'_>) -> Result<T> + Clone + Send + 'static>,
 ) -> Result<Answer<T>> {
     let Query { cost, read } = query;
-    let here = || call.shared.store.reader.read_now(&read);
+    // What would have to wait does so on a worker thread.
+    let here = || match read(&call.shared.store, Wait::No) {
+        Err(Error::Unavailable(_)) => Ok(None),
+        read => read.map(Some),
+    };
     if counted.is_for_here(cost) {
         if let Some(response) = here()? {
             return Ok(Answer::Now(response));
@@ -246,13 +249,13 @@ const LOOK: Duration = Duration::from_millis(50);
 fn queue<T: Send + 'static>(
     call: &Call,
     cost: Cost,
-    read: impl Fn(&read::Connection) -> Result<T> + Send + 'static,
+    read: impl Fn(&Store, Wait<'_>) -> Result<T> + Send + 'static,
 ) -> Result<Queued<T>> {
     let (stop, shared) = (stop(call), &call.shared);
     let (reply, result) = oneshot::channel();
-    let (for_job, reader) = (stop.clone(), shared.store.reader.clone());
+    let (for_job, store) = (stop.clone(), shared.store.clone());
     let job = move || {
-        let result = for_job.check().and_then(|()| reader.read(&for_job, read));
+        let result = for_job.check().and_then(|()| read(&store, Wait::Until(&for_job)));
         // OK to fail: the call is over.
         let _ = reply.send(result);
     };

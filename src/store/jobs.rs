@@ -15,11 +15,10 @@ use std::time::Duration;
 
 use futures::channel::oneshot;
 use futures::FutureExt;
-use rusqlite::Connection;
 
 use crate::config::Config;
 use crate::error::{Error, Result};
-use crate::store::sqlite::totals::Totals;
+use crate::store::write::Transaction;
 
 /// Which jobs share a commit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,8 +33,7 @@ const LANES: usize = 3;
 
 /// What the work of a job is given, in the transaction that is open.
 pub struct Work<'a> {
-    pub conn: &'a Connection,
-    pub totals: &'a mut Totals,
+    pub database: &'a mut dyn Transaction,
     /// Tells a long job whether its caller has gone away.
     pub is_unwanted: &'a dyn Fn() -> bool,
 }
@@ -43,7 +41,7 @@ pub struct Work<'a> {
 /// A job with its caller.
 pub trait Job: Send {
     /// Runs the work, from its start each time, and keeps its result. Returns the error, if it failed.
-    fn run(&mut self, conn: &Connection, totals: &mut Totals) -> Result<()>;
+    fn run(&mut self, database: &mut dyn Transaction) -> Result<()>;
     /// Whether the caller has gone away, and the job is not to be committed.
     fn is_unwanted(&self) -> bool;
     /// Answers the caller: with the result, or with the `error` for which it does not hold.
@@ -242,7 +240,7 @@ mod tests {
     struct Nothing;
 
     impl Job for Nothing {
-        fn run(&mut self, _: &Connection, _: &mut Totals) -> Result<()> {
+        fn run(&mut self, _: &mut dyn Transaction) -> Result<()> {
             Ok(())
         }
 

@@ -1,41 +1,59 @@
-//! The database.
+//! The database, as verbs: what is in it passes this door, and how it is kept does not.
 //!
 //! | module | what it is |
 //! |---|---|
-//! | [`sqlite`] | all that is SQLite's own |
 //! | [`scan`] | exports: a scan that can wait |
-//! | [`encode`] | from a row to protobuf bytes |
-//! | [`mod@write`], [`jobs`] | the one writer and its group commit; what waits for it |
+//! | [`encode`] | from the columns of a row to protobuf bytes |
 //! | [`staged`] | uploads before their commit |
+//! | `write`, `jobs` | the one writer and its group commit; what waits for it |
+//! | `sqlite` | all that is SQLite's own; its map is there |
 
 pub mod encode;
-pub mod jobs;
+mod jobs;
 pub mod scan;
-pub mod sqlite;
+mod sqlite;
 pub mod staged;
-pub mod write;
+mod write;
 
-use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use crate::config::Config;
 use crate::error::Result;
 use crate::metrics::Metrics;
-use scan::WalPressure;
+use crate::model::{Ack, Created, Event, Filter, Summary};
+use crate::stop::Stop;
+use encode::Chunk;
+use scan::{ChunkBytes, Scan, Set};
 use sqlite::file::DatabaseFile;
-use sqlite::read::Reader;
-use sqlite::wal::Wal;
-use sqlite::{open, read};
+use sqlite::Database;
+use staged::Staged;
 use write::{StopWriter, Writer};
 
-/// An open database. Blocking: its methods are for threads that may wait.
+pub use jobs::Reply;
+pub use sqlite::maintain::{backup, check, CheckReport};
+pub use sqlite::restore::{restore, Restored};
+
+/// An open database. What it is given it has for all its clones.
 #[derive(Clone)]
-pub struct Store {
-    pub reader: Reader,
-    pub writer: Writer,
-    pub wal_pressure: WalPressure,
-    committed: Arc<AtomicI64>,
+pub struct Store(Arc<Inner>);
+
+struct Inner {
+    /// The rows and how they are read. A second engine makes this an enum of the two, and has its own
+    /// [`write::Transaction`]; all else is of none.
+    database: Database,
+    writer: Writer,
+    chunk_bytes: ChunkBytes,
+}
+
+/// How long a read may wait for a connection, and for another process that has the database locked.
+#[derive(Clone, Copy, Debug)]
+pub enum Wait<'a> {
+    /// Not at all: where it would have to, it fails with [`Error::Unavailable`](crate::Error::Unavailable).
+    /// For threads that must not block, and reads that are bounded.
+    No,
+    /// `busy_timeout_ms`. It ends soon after the stop, with its reason.
+    Until(&'a Stop),
 }
 
 /// What keeps a [`Store`] open: the writer's thread and the lock on the database. Dropping it waits for the
@@ -50,30 +68,79 @@ pub struct StoreThread {
 impl Store {
     /// Opens the database that `config` names, creates or upgrades it, and starts its writer.
     pub fn open(config: &Config, metrics: &Arc<Metrics>) -> Result<(Store, StoreThread)> {
-        let (file, conn) = open::open_writer(config)?;
-        let reader = Reader::open(file.path(), config)?;
-        let wal_pressure = WalPressure::default();
-        let committed = Arc::new(AtomicI64::new(read::last_sequence(&conn)?));
-        let (pressure, malformed) = (wal_pressure.clone(), reader.malformed.clone());
-        let wal = Wal::new((&file, &conn), config, Arc::clone(metrics), pressure, malformed)?;
-        let (writer, stop, thread) =
-            write::start(conn, wal, config, Arc::clone(metrics), Arc::clone(&committed))?;
-        let thread = StoreThread { writer: Some((stop, thread)), file };
-        Ok((Store { reader, writer, wal_pressure, committed }, thread))
+        let (database, connection, file) = sqlite::open(config, metrics)?;
+        let writer = Writer::new(config);
+        let thread = writer.start(connection, Arc::clone(metrics))?;
+        let thread = StoreThread { writer: Some(thread), file };
+        let store = Inner { database, writer, chunk_bytes: ChunkBytes::of(config) };
+        Ok((Store(Arc::new(store)), thread))
     }
-}
 
-impl Store {
+    /// Counts and sums by currency, and the highest sequence. Of `filter`, the customer and the dates.
+    pub fn summary(&self, filter: &Filter, wait: Wait<'_>) -> Result<Summary> {
+        self.database().summary(filter, wait)
+    }
+
+    /// A page of at most `size` invoices after a cursor, and the cursor to go on from; `None` where there are
+    /// no more. `is_enough` is asked now and then, with the rows read so far, whether the page is to end where
+    /// it is, however few match: each page gets on, so that following the cursor ends.
+    pub fn page(
+        &self,
+        filter: &Filter,
+        after: i64,
+        size: usize,
+        is_enough: impl Fn(usize) -> bool,
+        wait: Wait<'_>,
+    ) -> Result<(Chunk, Option<i64>)> {
+        self.database().page(filter, after, size, is_enough, wait)
+    }
+
+    /// The rows of an export, which are read in turns. Its chunks have `export_first_chunk_bytes` and more, up
+    /// to `export_chunk_bytes`, and for a client that has shown that it is quick `quick_chunk_bytes`, which are
+    /// not fewer.
+    pub fn scan(&self, set: Set, quick_chunk_bytes: usize) -> Scan {
+        Scan::new(self.clone(), set, self.0.chunk_bytes, quick_chunk_bytes)
+    }
+
+    /// Creates the invoices of `staged`, all or none. With a `batch_id` (not empty) under which the same
+    /// invoices were created before, gives their result instead; under which others were,
+    /// [`Error::Aborted`](crate::Error::Aborted). Never blocks; the result comes after the commit, and
+    /// dropping the [`Reply`] before that takes the upload back, if it is not being committed already.
+    pub fn create(&self, batch_id: String, staged: Staged) -> Result<Reply<Created>> {
+        self.0.writer.create(batch_id, staged)
+    }
+
+    /// Applies events in their order, each once, and gives an acknowledgement for each. Never blocks; the
+    /// result comes after the commit.
+    pub fn apply(&self, events: Vec<Event>) -> Result<Reply<Vec<Ack>>> {
+        self.0.writer.apply(events)
+    }
+
     /// The highest sequence that is committed: what is at it or below is seen by whoever reads from now on,
     /// and what comes later is above it. Never blocks.
     pub fn committed_sequence(&self) -> i64 {
-        let published = self.committed.load(Ordering::Acquire);
-        // Other programs write too, and publish nothing.
-        match self.reader.read_now(read::last_sequence) {
-            Ok(Some(kept)) => kept.max(published),
-            // Whoever reads the rows will hear what is wrong.
-            Ok(None) | Err(_) => published,
-        }
+        self.database().committed_sequence()
+    }
+
+    /// Why nothing more is written, where it is so: the file was moved, replaced or damaged. Never blocks; the
+    /// writer looks after each commit, and once a second where there is none.
+    pub fn health(&self) -> Result<()> {
+        self.database().health()
+    }
+
+    /// Connections that readers have checked out at this moment.
+    pub fn connections_in_use(&self) -> u32 {
+        self.database().connections_in_use()
+    }
+
+    /// Closes the connections of readers, each as soon as it is given back. It is for the end of the server:
+    /// the writer then closes the last one, and the database is one file again.
+    pub fn close(&self) {
+        self.database().close();
+    }
+
+    fn database(&self) -> &Database {
+        &self.0.database
     }
 }
 

@@ -1,33 +1,16 @@
 //! A scan that can wait: it yields chunks of encoded rows, stops where it is told to, and goes on
 //! from there, on another connection and in another transaction.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::Arc;
-
-use rusqlite::Connection;
-
 use crate::config::{Config, BLOCK_CHUNKS};
 use crate::error::Result;
-use crate::metrics::Metrics;
 use crate::model::Filter;
 use crate::stop::Stop;
-use crate::store::encode::{sequence, Chunk};
-use crate::store::sqlite::read::{in_transaction, push_invoices, Reader, ROWS_A_LOOK};
+use crate::store::encode::Chunk;
+use crate::store::Store;
 
-/// Raised while the write-ahead log is over its limit: long scans then begin a new transaction,
-/// so that the log can be emptied.
-#[derive(Clone, Debug, Default)]
-pub struct WalPressure(Arc<AtomicBool>);
-
-impl WalPressure {
-    pub fn set(&self, raised: bool) {
-        self.0.store(raised, Ordering::Relaxed);
-    }
-
-    fn get(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
-    }
-}
+/// Rows that are read, matching or not, before who reads them looks whether to go on: half a millisecond of
+/// work on rows in memory. A full chunk of an export has fewer.
+pub const ROWS_A_LOOK: usize = 1024;
 
 /// What became of a chunk that a scan offered.
 #[derive(Debug, PartialEq, Eq)]
@@ -64,8 +47,9 @@ pub struct Set {
 }
 
 /// The progress of one export. Between turns it holds a cursor, the rows that it has found for a chunk that
-/// is not full, and nothing of SQLite.
+/// is not full, and nothing of the database.
 pub struct Scan {
+    store: Store,
     filter: Filter,
     /// The last sequence that was read. What matches up to it was taken, or is in `hand`.
     after: i64,
@@ -84,58 +68,66 @@ pub struct Scan {
     quick_chunks: usize,
     /// The rows of the last of them.
     chunk_rows: i64,
-    metrics: Arc<Metrics>,
-    wal_pressure: WalPressure,
 }
 
+/// The sizes of chunks, in bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct ChunkBytes {
+    first: usize,
+    most: usize,
+}
+
+impl ChunkBytes {
+    pub fn of(config: &Config) -> ChunkBytes {
+        let most = config.export_chunk_bytes;
+        ChunkBytes { first: config.export_first_chunk_bytes.min(most), most }
+    }
+}
+
+/// What another thread may do for a scan.
+pub type Ahead = Box<dyn FnOnce() -> Result<Vec<Chunk>> + Send>;
+
 impl Scan {
-    /// `quick_chunk_bytes` is `export_chunk_bytes` or more.
-    pub fn new(
+    pub(super) fn new(
+        store: Store,
         set: Set,
+        chunk_bytes: ChunkBytes,
         quick_chunk_bytes: usize,
-        config: &Config,
-        metrics: Arc<Metrics>,
-        wal_pressure: WalPressure,
     ) -> Scan {
         Scan {
+            store,
             filter: set.filter,
             after: set.after,
             hand: Chunk::default(),
             until: set.until,
             remaining: if set.max_rows == 0 { i64::MAX } else { set.max_rows },
-            chunk_bytes: config.export_first_chunk_bytes.min(config.export_chunk_bytes),
-            max_chunk_bytes: config.export_chunk_bytes,
+            chunk_bytes: chunk_bytes.first,
+            max_chunk_bytes: chunk_bytes.most,
             quick_chunk_bytes,
             quick_chunks: 0,
             chunk_rows: 0,
-            metrics,
-            wal_pressure,
         }
     }
 
     /// Runs until the rows end, or `offer` or `is_over` says so: one of them is asked after at most
     /// [`ROWS_A_LOOK`] rows were read, matching or not.
     ///
-    /// `ahead` may have another thread scan a block of the rows that come later; it returns how to
-    /// wait for them, or `None` where no thread is free.
-    pub fn run<A: FnOnce() -> Result<Vec<Chunk>>>(
+    /// `fork` may have another thread scan a block of the rows that come later; it returns how to
+    /// wait for them, or `None` where no thread is free. After `stop` the turn soon fails, with its reason.
+    pub fn turn<A: FnOnce() -> Result<Vec<Chunk>>>(
         &mut self,
-        reader: &Reader,
         stop: &Stop,
-        ahead: impl Fn(Block) -> Option<A>,
+        fork: impl Fn(Ahead) -> Option<A>,
         is_over: impl Fn() -> bool,
         mut offer: impl FnMut(Chunk) -> Offer,
     ) -> Result<Turn> {
         while self.has_more() {
             let block = self.block_ahead();
             let (middle, end) = block.as_ref().map_or((None, 0), |b| (Some(b.after), b.until));
-            let scanned = block.and_then(&ahead);
+            let scanned = block.and_then(|block| fork(block.ahead(&self.store, stop)));
             self.quick_chunks = 0;
             let middle = middle.filter(|_| scanned.is_some());
-            let pass = |conn: &Connection| {
-                in_transaction(conn, |conn| self.pass(conn, middle, &is_over, &mut offer))
-            };
-            let end = match (reader.read(stop, pass)?, scanned) {
+            let end = match (self.pass(stop, middle, &is_over, &mut offer)?, scanned) {
                 (None, Some(scanned)) => self.offer_block(scanned()?, end, &mut offer),
                 (end, _) => end,
             };
@@ -164,8 +156,7 @@ impl Scan {
         }
         let after = self.after.checked_add(span)?;
         let until = after.saturating_add(span).min(self.until);
-        let (chunk_bytes, metrics) = (self.chunk_bytes, Arc::clone(&self.metrics));
-        (after < until).then_some(Block { after, until, chunk_bytes, metrics })
+        (after < until).then_some(Block { after, until, chunk_bytes: self.chunk_bytes })
     }
 
     /// Offers what another thread has scanned, the rows up to `end` at the most.
@@ -195,7 +186,7 @@ impl Scan {
     /// One transaction, up to `end` or to the end of the set; `None` when it got there.
     fn pass(
         &mut self,
-        conn: &Connection,
+        stop: &Stop,
         end: Option<i64>,
         is_over: &impl Fn() -> bool,
         offer: &mut impl FnMut(Chunk) -> Offer,
@@ -203,9 +194,9 @@ impl Scan {
         let (is_alone, end) = (end.is_none(), end.unwrap_or(self.until));
         let (filter, hand) = (self.filter.clone(), std::mem::take(&mut self.hand));
         let range = Range { filter: &filter, after: self.after, until: end, most: self.remaining };
-        let (metrics, bytes) = (Arc::clone(&self.metrics), self.chunk_bytes);
+        let (store, bytes) = (self.store.clone(), self.chunk_bytes);
         let mut stopped = None;
-        let rest = range.chunks(conn, hand, bytes, &metrics, |progress| {
+        let rest = store.database().chunks(stop, range, hand, bytes, |progress| {
             stopped = match progress {
                 Progress::Full(chunk) => self.offer(chunk, offer),
                 Progress::Read(sequence) => self.look(sequence, is_over),
@@ -236,7 +227,7 @@ impl Scan {
         if is_over() {
             return Some(PassEnd::Pause);
         }
-        self.wal_pressure.get().then_some(PassEnd::NewTransaction)
+        self.store.database().wants_new_transaction().then_some(PassEnd::NewTransaction)
     }
 
     fn offer(&mut self, chunk: Chunk, offer: &mut impl FnMut(Chunk) -> Offer) -> Option<PassEnd> {
@@ -263,7 +254,7 @@ impl Scan {
         self.chunk_bytes = (self.chunk_bytes * 2).min(most);
         match answer {
             Offer::TakenLast => Some(PassEnd::Pause),
-            _ if self.wal_pressure.get() => Some(PassEnd::NewTransaction),
+            _ if self.store.database().wants_new_transaction() => Some(PassEnd::NewTransaction),
             _ => None,
         }
     }
@@ -277,98 +268,53 @@ enum PassEnd {
 }
 
 /// Rows that another thread scans while the scan is still at those before them.
-pub struct Block {
+struct Block {
     after: i64,
     until: i64,
     chunk_bytes: usize,
-    metrics: Arc<Metrics>,
 }
 
 impl Block {
+    fn ahead(self, store: &Store, stop: &Stop) -> Ahead {
+        let (store, stop) = (store.clone(), stop.clone());
+        Box::new(move || self.scan(&store, &stop))
+    }
+
     /// Its rows in at most [`BLOCK_CHUNKS`] chunks; if there are as many, there may be more rows.
-    pub fn scan(&self, reader: &Reader, stop: &Stop) -> Result<Vec<Chunk>> {
-        let Block { after, until, .. } = *self;
+    fn scan(&self, store: &Store, stop: &Stop) -> Result<Vec<Chunk>> {
+        let Block { after, until, chunk_bytes } = *self;
         let range = Range { filter: &Filter::ALL, after, until, most: i64::MAX };
-        reader.read(stop, |conn| {
-            let mut full = Vec::with_capacity(BLOCK_CHUNKS);
-            let (hand, bytes) = (Chunk::default(), self.chunk_bytes);
-            let rest = range.chunks(conn, hand, bytes, &self.metrics, |progress| {
-                if let Progress::Full(chunk) = progress {
-                    full.push(chunk);
-                }
-                Ok((full.len() < BLOCK_CHUNKS).then_some(bytes))
-            })?;
-            if !rest.is_empty() {
-                full.push(rest);
+        let mut full = Vec::with_capacity(BLOCK_CHUNKS);
+        let each = |progress| {
+            if let Progress::Full(chunk) = progress {
+                full.push(chunk);
             }
-            Ok(full)
-        })
+            Ok((full.len() < BLOCK_CHUNKS).then_some(chunk_bytes))
+        };
+        let rest = store.database().chunks(stop, range, Chunk::default(), chunk_bytes, each)?;
+        if !rest.is_empty() {
+            full.push(rest);
+        }
+        Ok(full)
     }
 }
 
-/// Rows between two moments at which a scan lets another thread have the core, if one waits: some 40
-/// microseconds, where the scheduler's slices are of milliseconds. (`load ADDR beside` of benches/compare: p99
-/// of a unary call beside 8 exports 1.4 ms with 32, 1.7 ms with 128, 2.2 ms with 512. A yield takes half a
-/// microsecond: 5 % of the scan with 32, `cargo bench --bench floors`, in_chunks.)
-const ROWS_A_YIELD: usize = 128;
-
 /// Rows to be read: those of a range of sequences.
-struct Range<'a> {
-    filter: &'a Filter,
-    after: i64,
+pub struct Range<'a> {
+    pub filter: &'a Filter,
+    pub after: i64,
     /// Included.
-    until: i64,
+    pub until: i64,
     /// The most rows that match.
-    most: i64,
+    pub most: i64,
 }
 
 /// How far the reading of a [`Range`] is.
-enum Progress {
+pub enum Progress {
     /// These are all rows that match, since the last full chunk.
     Full(Chunk),
     /// [`ROWS_A_LOOK`] rows up to this sequence were read, and the chunk is not full.
     Read(i64),
-}
-
-impl Range<'_> {
-    /// Gives the rows to `each` in chunks of `bytes`, or of what it returned last, until it returns `None`.
-    /// The first begins with `hand`. Returns the rows after the last full chunk.
-    fn chunks(
-        self,
-        conn: &Connection,
-        mut hand: Chunk,
-        mut bytes: usize,
-        metrics: &Metrics,
-        mut each: impl FnMut(Progress) -> Result<Option<usize>>,
-    ) -> Result<Chunk> {
-        hand.reserve(bytes + 512);
-        let (mut read, mut left) = (0, self.most);
-        let range = (self.after, self.until);
-        let rest = push_invoices(conn, self.filter, range, hand, |chunk, row| {
-            read += 1;
-            if read % ROWS_A_YIELD == 0 {
-                std::thread::yield_now();
-            }
-            let is_last = chunk.len() as i64 == left;
-            let progress = if chunk.batch().len() >= bytes {
-                left -= chunk.len() as i64;
-                Progress::Full(std::mem::take(chunk))
-            } else if read >= ROWS_A_LOOK && !is_last {
-                Progress::Read(sequence(chunk, row)?)
-            } else {
-                return Ok(!is_last);
-            };
-            metrics.rows_scanned.add(std::mem::take(&mut read) as u64);
-            let next = each(progress)?;
-            bytes = next.unwrap_or(0);
-            if next.is_some() {
-                chunk.reserve(bytes + 512);
-            }
-            Ok(next.is_some() && !is_last)
-        })?;
-        metrics.rows_scanned.add(read as u64);
-        Ok(rest)
-    }
 }
 
 #[cfg(test)]

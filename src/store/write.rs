@@ -1,36 +1,69 @@
-//! The one writer: a thread with the read-write connection, and group commit.
+//! The one writer: a thread with the connection that writes, and group commit.
 //!
 //! It opens a transaction, takes the jobs at hand (see [`jobs`](crate::store::jobs)), runs each, commits
 //! once, and only then answers each with its own result. A failed job rolls back alone; a failed
 //! transaction fails them all, with its reason. An upload whose caller has gone away is not committed.
 //!
-//! Jobs run without savepoints at first: inside one, SQLite saves each page before it is changed. Only when
+//! Jobs run without savepoints at first: inside one, a database saves what is changed. Only when
 //! a job fails are the jobs of its transaction run again, each in its savepoint; and when a caller
 //! left, each of the others in a transaction of its own. What may be run again is bounded by
 //! `group_commit_rows`: a larger upload is alone in its transaction.
 
 use std::panic::{catch_unwind, AssertUnwindSafe};
-use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
 use futures::channel::oneshot;
-use rusqlite::Connection;
 
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::metrics::Metrics;
 use crate::model::{Ack, Created, Event};
 use crate::store::jobs::{Entry, Job, Lane, Queue, Reply, Waited, Work};
-use crate::store::sqlite::totals::Totals;
-use crate::store::sqlite::wal::Wal;
-use crate::store::sqlite::{bulk, reconcile};
 use crate::store::staged::Staged;
 
 /// How long there is nothing to write until the log is copied into the database, and how often the file is
 /// looked at meanwhile.
 const IDLE: Duration = Duration::from_secs(1);
+
+/// The connection that writes. It has one transaction at a time, and in it one savepoint.
+pub trait Transaction: Send {
+    /// Begins one; what was left of another is rolled back.
+    fn begin(&mut self) -> Result<()>;
+    /// Commits it, durably. Where this fails it may be gone, or be there still.
+    fn commit(&mut self) -> Result<()>;
+    /// Rolls it back, if there is one.
+    fn roll_back(&mut self);
+    /// Whether there is one: some errors end it.
+    fn is_open(&self) -> bool;
+
+    fn savepoint(&mut self) -> Result<()>;
+    fn release(&mut self) -> Result<()>;
+    /// Takes back what was done since the savepoint, and ends it.
+    fn rollback_to(&mut self) -> Result<()>;
+
+    /// Creates the invoices of `staged`. With a `batch_id` (not empty) under which the same invoices were
+    /// created before, gives their result instead; under which others were, [`Error::Aborted`]. It ends with
+    /// [`Error::Cancelled`] soon after `is_unwanted`.
+    fn create(
+        &mut self,
+        batch_id: &str,
+        staged: &mut Staged,
+        is_unwanted: &dyn Fn() -> bool,
+    ) -> Result<Created>;
+    /// Applies `events` in their order, each once, and returns an acknowledgement for each.
+    fn apply(&mut self, events: &[Event]) -> Result<Vec<Ack>>;
+
+    /// Hears every error of a transaction.
+    fn note(&mut self, error: &Error);
+    /// Has time between two transactions: to be called after each.
+    fn rest(&mut self);
+    /// The same, about once a second, while there is nothing to write.
+    fn idle(&mut self);
+    /// To be called at the end.
+    fn close(&mut self);
+}
 
 /// A handle to hand jobs to the writer. Its methods never block; the result comes after the commit, and
 /// dropping the [`Reply`] before that takes the job back, if its transaction is not being committed already.
@@ -40,17 +73,38 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// Creates the invoices of `staged`, all or none (see [`bulk::create`]).
+    /// The writer of a database that is yet to be started: what is handed over waits.
+    pub fn new(config: &Config) -> Writer {
+        Writer { queue: Arc::new(Queue::new(config)) }
+    }
+
+    /// Starts the thread.
+    pub fn start(
+        &self,
+        database: impl Transaction + 'static,
+        metrics: Arc<Metrics>,
+    ) -> Result<(StopWriter, JoinHandle<()>)> {
+        let thread = WriterThread { database, queue: Arc::clone(&self.queue), metrics };
+        let thread = Builder::new()
+            .name("billstream-writer".to_owned())
+            .spawn(move || thread.run())
+            .map_err(|e| Error::Unusable(format!("cannot start the writer's thread: {e}")))?;
+        Ok((StopWriter(Arc::clone(&self.queue)), thread))
+    }
+
+    /// Creates the invoices of `staged`, all or none (see [`Transaction::create`]).
     pub fn create(&self, batch_id: String, mut staged: Staged) -> Result<Reply<Created>> {
         let rows = staged.rows();
         let lane = self.queue.lane_of_upload(rows);
-        self.submit(lane, rows, move |work| bulk::create(work, &batch_id, &mut staged))
+        self.submit(lane, rows, move |Work { database, is_unwanted }| {
+            database.create(&batch_id, &mut staged, is_unwanted)
+        })
     }
 
-    /// Applies a batch of events, each once (see [`reconcile::apply`]).
+    /// Applies a batch of events, each once (see [`Transaction::apply`]).
     pub fn apply(&self, events: Vec<Event>) -> Result<Reply<Vec<Ack>>> {
         let rows = events.len();
-        self.submit(Lane::Payments, rows, move |work| reconcile::apply(work, &events))
+        self.submit(Lane::Payments, rows, move |work| work.database.apply(&events))
     }
 
     /// `work` may be run again, from the start.
@@ -75,9 +129,9 @@ struct Task<T, F> {
 }
 
 impl<T: Send, F: FnMut(Work<'_>) -> Result<T> + Send> Job for Task<T, F> {
-    fn run(&mut self, conn: &Connection, totals: &mut Totals) -> Result<()> {
+    fn run(&mut self, database: &mut dyn Transaction) -> Result<()> {
         let Task { work, reply, .. } = self;
-        let given = Work { conn, totals, is_unwanted: &|| reply.is_canceled() };
+        let given = Work { database, is_unwanted: &|| reply.is_canceled() };
         let result = catch_unwind(AssertUnwindSafe(|| work(given)))
             .unwrap_or_else(|_| Err(Error::Internal("a job of the writer panicked".to_owned())));
         let failed = result.as_ref().err().cloned();
@@ -107,30 +161,10 @@ impl Drop for StopWriter {
     }
 }
 
-/// Starts the thread. It keeps the highest committed sequence in `committed`.
-pub fn start(
-    conn: Connection,
-    wal: Wal,
-    config: &Config,
-    metrics: Arc<Metrics>,
-    committed: Arc<AtomicI64>,
-) -> Result<(Writer, StopWriter, JoinHandle<()>)> {
-    let queue = Arc::new(Queue::new(config));
-    let thread = WriterThread { conn, queue: Arc::clone(&queue), metrics, committed, wal };
-    let thread = Builder::new()
-        .name("billstream-writer".to_owned())
-        .spawn(move || thread.run())
-        .map_err(|e| Error::Unusable(format!("cannot start the writer's thread: {e}")))?;
-    Ok((Writer { queue: Arc::clone(&queue) }, StopWriter(queue), thread))
-}
-
-struct WriterThread {
-    conn: Connection,
+struct WriterThread<T> {
+    database: T,
     queue: Arc<Queue>,
     metrics: Arc<Metrics>,
-    /// The highest sequence that is committed.
-    committed: Arc<AtomicI64>,
-    wal: Wal,
 }
 
 /// How a transaction went that is over.
@@ -142,25 +176,25 @@ enum Attempt {
     JobFailed,
 }
 
-impl WriterThread {
+impl<T: Transaction> WriterThread<T> {
     fn run(mut self) {
         loop {
             match self.queue.wait(IDLE) {
                 Waited::ForWork => {
                     self.serve();
-                    self.wal.limit(&self.conn);
+                    self.database.rest();
                 }
-                Waited::InVain => self.wal.idle(&self.conn),
+                Waited::InVain => self.database.idle(),
                 Waited::Closed => break,
             }
         }
-        self.wal.close(&self.conn);
+        self.database.close();
     }
 
     /// One commit. The jobs are taken when the database is ours: until then they may leave.
     fn serve(&mut self) {
         let newest = self.queue.newest();
-        match self.begin() {
+        match self.database.begin() {
             Ok(()) => self.commit(self.queue.take()),
             // Who came meanwhile has a wait of its own.
             Err(error) => self.answer(self.queue.take_until(newest), Err(error)),
@@ -171,7 +205,7 @@ impl WriterThread {
     fn commit(&mut self, mut group: Vec<Entry>) {
         let mut result = self.attempt(&mut group, false);
         if matches!(result, Ok(Attempt::JobFailed)) && group.len() > 1 {
-            result = self.begin().and_then(|()| self.attempt(&mut group, true));
+            result = self.database.begin().and_then(|()| self.attempt(&mut group, true));
         }
         match result {
             Ok(Attempt::CallerLeft) => self.commit_each(group),
@@ -185,7 +219,7 @@ impl WriterThread {
         let mut begun = Ok(());
         for entry in group.into_iter().filter(|entry| !entry.job.is_unwanted()) {
             // Waiting for the lock once is enough.
-            begun = begun.and_then(|()| self.begin());
+            begun = begun.and_then(|()| self.database.begin());
             match &begun {
                 Ok(()) => self.commit(vec![entry]),
                 Err(error) => self.answer(vec![entry], Err(error.clone())),
@@ -196,7 +230,7 @@ impl WriterThread {
     fn answer(&mut self, group: Vec<Entry>, result: Result<()>) {
         if let Err(error) = &result {
             log::warn!("a transaction of {} jobs failed: {error}", group.len());
-            self.wal.note(error);
+            self.database.note(error);
         }
         group.into_iter().for_each(|entry| entry.job.finish(result.clone().err()));
     }
@@ -209,20 +243,15 @@ impl WriterThread {
                 self.metrics.commits.add(1);
                 self.metrics.jobs_committed.add(group.len() as u64);
             }
-            _ if self.conn.is_autocommit() => {}
-            _ => {
-                self.wal.rolling_back();
-                self.roll_back();
-            }
+            _ => self.database.roll_back(),
         }
         attempt
     }
 
     fn run_all(&mut self, group: &mut Vec<Entry>, savepoints: bool) -> Result<Attempt> {
         group.retain(|entry| !entry.job.is_unwanted());
-        let mut totals = Totals::default();
         for entry in group.iter_mut() {
-            if let Some(end) = self.run_one(&mut *entry.job, &mut totals, savepoints)? {
+            if let Some(end) = self.run_one(&mut *entry.job, savepoints)? {
                 return Ok(end);
             }
         }
@@ -230,69 +259,31 @@ impl WriterThread {
         if group.is_empty() || group.iter().any(|entry| entry.job.is_unwanted()) {
             return Ok(Attempt::CallerLeft);
         }
-        totals.save(&self.conn)?;
-        self.execute("COMMIT")?;
-        // Before any caller has its answer.
-        if let Some(last) = totals.last_sequence() {
-            self.committed.store(last, Ordering::Release);
-        }
-        self.wal.committed(&self.conn)?;
+        self.database.commit()?;
         Ok(Attempt::Committed)
     }
 
     /// Runs a job; `Some` where the transaction cannot go on after it.
-    fn run_one(
-        &mut self,
-        job: &mut dyn Job,
-        totals: &mut Totals,
-        savepoints: bool,
-    ) -> Result<Option<Attempt>> {
+    fn run_one(&mut self, job: &mut dyn Job, savepoints: bool) -> Result<Option<Attempt>> {
         if savepoints {
-            totals.save_customers(&self.conn)?;
-            self.execute("SAVEPOINT job")?;
+            self.database.savepoint()?;
         }
-        let saved = savepoints.then(|| totals.clone());
-        if let Err(error) = job.run(&self.conn, totals) {
-            self.wal.note(&error);
-            if self.conn.is_autocommit() {
-                // SQLite gave the transaction up, with what the other jobs did in it.
-                return Err(error);
-            }
-            if job.is_unwanted() {
-                return Ok(Some(Attempt::CallerLeft));
-            }
-            let Some(saved) = saved else { return Ok(Some(Attempt::JobFailed)) };
-            self.execute("ROLLBACK TO job")?;
-            *totals = saved;
+        let Err(error) = job.run(&mut self.database) else {
+            return if savepoints { self.database.release().map(|()| None) } else { Ok(None) };
+        };
+        self.database.note(&error);
+        if !self.database.is_open() {
+            // It was given up, with what the other jobs did in it.
+            return Err(error);
         }
-        if savepoints {
-            self.execute("RELEASE job")?;
+        if job.is_unwanted() {
+            return Ok(Some(Attempt::CallerLeft));
         }
+        if !savepoints {
+            return Ok(Some(Attempt::JobFailed));
+        }
+        self.database.rollback_to()?;
         Ok(None)
-    }
-
-    fn begin(&mut self) -> Result<()> {
-        // There is none, unless its rollback failed.
-        self.roll_back();
-        self.execute("BEGIN IMMEDIATE")?;
-        let begun = self.wal.begun(&self.conn);
-        if begun.is_err() {
-            self.roll_back();
-        }
-        begun
-    }
-
-    fn roll_back(&self) {
-        if !self.conn.is_autocommit() {
-            if let Err(error) = self.execute("ROLLBACK") {
-                log::error!("a rollback failed: {error}");
-            }
-        }
-    }
-
-    fn execute(&self, statement: &str) -> Result<()> {
-        self.conn.prepare_cached(statement)?.execute([])?;
-        Ok(())
     }
 }
 

@@ -1,10 +1,12 @@
 use std::cell::{Cell, RefCell};
+use std::sync::Arc;
 
 use super::*;
+use crate::metrics::Metrics;
 use crate::model::{Status, Timestamp};
 use crate::store::Store;
 use proptest::prelude::*;
-use rusqlite::params;
+use rusqlite::{params, Connection};
 
 /// What is in a database besides the sequences: invoices by their sequence.
 #[derive(Clone, Copy, Debug)]
@@ -72,7 +74,7 @@ fn void() -> Filter {
 }
 
 /// No other thread helps.
-fn no_block(_: Block) -> Option<fn() -> Result<Vec<Chunk>>> {
+fn no_block(_: Ahead) -> Option<Ahead> {
     None
 }
 
@@ -115,24 +117,22 @@ proptest! {
         let sequences: Vec<i64> = gaps.scan(0, |last, gap| { *last += gap; Some(*last) }).collect();
         let (_dir, config) = database(&sequences, pattern);
         let (store, thread) = Store::open(&config, &Arc::default()).unwrap();
-        let pressure = WalPressure::default();
         let set = Set { filter: filter.clone(), after, until: i64::MAX, max_rows };
-        let mut scan = Scan::new(set, quick, &config, Arc::default(), pressure.clone());
+        let mut scan = store.scan(set, quick);
         let (mut seen, mut offers) = (Vec::new(), 0);
         let (blocks, looks) = (Cell::new(0), Cell::new(0));
-        let ahead = |block: Block| {
+        let ahead = |block: Ahead| {
             blocks.set(blocks.get() + 1);
-            let reader = store.reader.clone();
-            free[blocks.get() % free.len()].then_some(move || block.scan(&reader, &Stop::default()))
+            free[blocks.get() % free.len()].then_some(block)
         };
         let is_over = || {
             looks.set(looks.get() + 1);
             let (is_over, is_log_large) = airs[looks.get() % airs.len()];
-            pressure.set(is_log_large);
+            store.database().pressure().set(is_log_large);
             is_over
         };
         loop {
-            let turn = scan.run(&store.reader, &Stop::default(), ahead, is_over, |chunk| {
+            let turn = scan.turn(&Stop::default(), ahead, is_over, |chunk| {
                 offers += 1;
                 let answer = answers[offers % answers.len()];
                 if answer == 0 && offers % 2 == 0 {
@@ -163,12 +163,11 @@ proptest! {
 fn a_scan_comes_up_for_air_after_a_bounded_number_of_rows() {
     let sequences: Vec<i64> = (1..=20_000).chain((1 << 60) + 1..(1 << 60) + 20_000).collect();
     let (_dir, config) = database(&sequences, Pattern { void: 5_000, rare: 2 });
-    let (store, thread) = Store::open(&config, &Arc::default()).unwrap();
     for customer_id in ["", "rare"] {
         let metrics = Arc::new(Metrics::default());
+        let (store, thread) = Store::open(&config, &metrics).unwrap();
         let filter = Filter { customer_id: customer_id.to_owned(), ..void() };
-        let pressure = WalPressure::default();
-        let mut scan = Scan::new(set(filter), 200, &config, Arc::clone(&metrics), pressure);
+        let mut scan = store.scan(set(filter), 200);
         let (read, looks, chunks) = (Cell::new(0), Cell::new(0), RefCell::new(Vec::new()));
         let look = || {
             let rows = metrics.rows_scanned.get() - read.replace(metrics.rows_scanned.get());
@@ -184,8 +183,8 @@ fn a_scan_comes_up_for_air_after_a_bounded_number_of_rows() {
             chunks.borrow_mut().push(chunk.len());
             Offer::Taken
         };
-        let (reader, stop, mut turns) = (&store.reader, Stop::default(), 1);
-        while scan.run(reader, &stop, no_block, is_over, offer).unwrap() == Turn::Paused {
+        let (stop, mut turns) = (Stop::default(), 1);
+        while scan.turn(&stop, no_block, is_over, offer).unwrap() == Turn::Paused {
             turns += 1;
         }
         let rows = sequences.iter().filter(|s| customer_id.is_empty() || *s % 2 == 0).count();
@@ -197,8 +196,8 @@ fn a_scan_comes_up_for_air_after_a_bounded_number_of_rows() {
         assert_eq!(chunks.borrow()[0], 2);
         let matching = sequences.iter().filter(|s| *s % 5_000 == 0).count();
         assert_eq!(chunks.borrow().iter().sum::<usize>(), matching);
+        thread.stop();
     }
-    thread.stop();
 }
 
 #[test]
@@ -207,14 +206,12 @@ fn a_quick_client_has_blocks_scanned_ahead() {
     let (store, thread) = Store::open(&config, &Arc::default()).unwrap();
     let blocks = Cell::new(0);
     let run = |offer: fn(Chunk) -> Offer| {
-        let pressure = WalPressure::default();
-        let mut scan = Scan::new(set(Filter::ALL), 200, &config, Arc::default(), pressure);
-        let ahead = |block: Block| {
+        let mut scan = store.scan(set(Filter::ALL), 200);
+        let ahead = |block: Ahead| {
             blocks.set(blocks.get() + 1);
-            let reader = store.reader.clone();
-            Some(move || block.scan(&reader, &Stop::default()))
+            Some(block)
         };
-        scan.run(&store.reader, &Stop::default(), ahead, || false, offer).unwrap();
+        scan.turn(&Stop::default(), ahead, || false, offer).unwrap();
         blocks.take()
     };
     assert!(run(|_| Offer::Taken) > 10);
@@ -227,15 +224,13 @@ fn a_client_that_is_quick_has_larger_chunks_until_it_pauses() {
     let (_dir, config) = database(&(1..=2000).collect::<Vec<_>>(), PLAIN);
     let (store, thread) = Store::open(&config, &Arc::default()).unwrap();
     let sizes = |offer: fn(usize) -> Offer| {
-        let pressure = WalPressure::default();
-        let mut scan = Scan::new(set(Filter::ALL), 400, &config, Arc::default(), pressure);
+        let mut scan = store.scan(set(Filter::ALL), 400);
         let (mut sizes, stop) = (Vec::new(), Stop::default());
         let mut take = |chunk: Chunk| {
             sizes.push(chunk.batch().len());
             offer(sizes.len())
         };
-        while scan.run(&store.reader, &stop, no_block, || false, &mut take).unwrap() != Turn::Done {
-        }
+        while scan.turn(&stop, no_block, || false, &mut take).unwrap() != Turn::Done {}
         sizes
     };
     // A row of them has at most 100 bytes.

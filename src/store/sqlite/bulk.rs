@@ -4,20 +4,23 @@ use rusqlite::{named_params, params, Connection, OptionalExtension};
 
 use crate::error::{Error, Result};
 use crate::model::{Created, CurrencyTotal, NewInvoice, Status};
-use crate::store::jobs::Work;
 use crate::store::sqlite::error::is_taken;
 use crate::store::sqlite::sql;
 use crate::store::sqlite::summary::sums;
-use crate::store::sqlite::totals::Sums;
+use crate::store::sqlite::totals::{Sums, Totals};
 use crate::store::staged::{Digest, Staged};
 
 /// Rows between two looks at whether the upload is still wanted.
 const ROWS_A_LOOK: usize = 256;
 
-/// Creates the invoices of `staged`. With a `batch_id` (not empty) under which the same invoices were
-/// created before, gives their result instead; under which others were, [`Error::Aborted`].
-pub fn create(work: Work<'_>, batch_id: &str, staged: &mut Staged) -> Result<Created> {
-    let conn = work.conn;
+/// See [`Transaction::create`](crate::store::write::Transaction::create).
+pub fn create(
+    conn: &Connection,
+    totals: &mut Totals,
+    batch_id: &str,
+    staged: &mut Staged,
+    is_unwanted: &dyn Fn() -> bool,
+) -> Result<Created> {
     let digest = if batch_id.is_empty() { None } else { Some(staged.digest()) };
     if let Some(digest) = &digest {
         if let Some(created) = find_applied(conn, batch_id, staged.rows(), digest)? {
@@ -25,10 +28,10 @@ pub fn create(work: Work<'_>, batch_id: &str, staged: &mut Staged) -> Result<Cre
         }
     }
     let count = staged.rows() as i64;
-    let before = work.totals.give_sequences(conn, count)?;
+    let before = totals.give_sequences(conn, count)?;
     let created = Created {
         count,
-        totals: insert_all(work, before, staged)?,
+        totals: insert_all((conn, totals), before, staged, is_unwanted)?,
         first_sequence: if count == 0 { 0 } else { before + 1 },
         last_sequence: if count == 0 { 0 } else { before + count },
         ..Created::default()
@@ -89,8 +92,12 @@ fn with_totals(conn: &Connection, mut created: Created) -> Result<Created> {
 }
 
 /// Returns the totals of what it created.
-fn insert_all(work: Work<'_>, before: i64, staged: &mut Staged) -> Result<Vec<CurrencyTotal>> {
-    let Work { conn, totals, is_unwanted } = work;
+fn insert_all(
+    (conn, totals): (&Connection, &mut Totals),
+    before: i64,
+    staged: &mut Staged,
+    is_unwanted: &dyn Fn() -> bool,
+) -> Result<Vec<CurrencyTotal>> {
     let mut insert = conn.prepare_cached(sql::INSERT_INVOICE)?;
     let mut created: Vec<CurrencyTotal> = Vec::new();
     staged.for_each(|i, invoice| {

@@ -5,8 +5,10 @@
 //! | [`file`](mod@file) | one file with one name and one server |
 //! | [`open`] | is the file ours; pragmas, migrations |
 //! | [`sql`] | the statements of `sql/` |
+//! | [`push`] | the SQL function that encodes a row |
 //! | [`read`] | the pool of read-only connections, and pages |
-//! | [`summary`] | counts and sums |
+//! | [`summary`], [`scan`] | counts and sums; the rows of an export |
+//! | [`write`](mod@write) | the connection that writes |
 //! | [`bulk`], [`reconcile`] | what an upload and a batch of payments write |
 //! | [`totals`] | the kept totals |
 //! | [`wal`] | the write-ahead log: its limit, and when it is copied |
@@ -19,11 +21,126 @@ pub mod file;
 pub mod guard;
 pub mod maintain;
 pub mod open;
+pub mod push;
 pub mod read;
 pub mod reconcile;
 pub mod restore;
+pub mod scan;
 pub mod sql;
 pub mod summary;
 pub mod totals;
 pub mod wal;
 pub mod wal_file;
+pub mod write;
+
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::Arc;
+
+use crate::config::Config;
+use crate::error::{Error, Result};
+use crate::metrics::Metrics;
+use crate::model::{Filter, Summary};
+use crate::stop::Stop;
+use crate::store::encode::Chunk;
+use crate::store::scan::{Progress, Range};
+use crate::store::Wait;
+use file::DatabaseFile;
+use read::Reader;
+use wal::{Wal, WalPressure};
+use write::WriteConnection;
+
+/// An open database, for those who read it.
+pub struct Database {
+    reader: Reader,
+    pressure: WalPressure,
+    /// The highest sequence that this process has committed.
+    committed: Arc<AtomicI64>,
+    metrics: Arc<Metrics>,
+}
+
+/// Opens the database that `config` names, and creates or upgrades it. (The file is to be dropped after both
+/// others.)
+pub fn open(
+    config: &Config,
+    metrics: &Arc<Metrics>,
+) -> Result<(Database, WriteConnection, DatabaseFile)> {
+    let (file, conn) = open::open_writer(config)?;
+    let reader = Reader::open(file.path(), config)?;
+    let pressure = WalPressure::default();
+    let committed = Arc::new(AtomicI64::new(read::last_sequence(&conn)?));
+    let (raised, malformed) = (pressure.clone(), reader.malformed.clone());
+    let wal = Wal::new((&file, &conn), config, Arc::clone(metrics), raised, malformed)?;
+    let writer = WriteConnection::new(conn, wal, Arc::clone(&committed));
+    let metrics = Arc::clone(metrics);
+    Ok((Database { reader, pressure, committed, metrics }, writer, file))
+}
+
+impl Database {
+    pub fn summary(&self, filter: &Filter, wait: Wait<'_>) -> Result<Summary> {
+        self.reader.read(wait, |conn| summary::summary(conn, filter))
+    }
+
+    pub fn page(
+        &self,
+        filter: &Filter,
+        after: i64,
+        size: usize,
+        is_enough: impl Fn(usize) -> bool,
+        wait: Wait<'_>,
+    ) -> Result<(Chunk, Option<i64>)> {
+        self.reader.read(wait, |conn| read::page(conn, filter, after, size, is_enough))
+    }
+
+    /// Reads `range` in one transaction; see [`scan::chunks`].
+    pub fn chunks(
+        &self,
+        stop: &Stop,
+        range: Range<'_>,
+        hand: Chunk,
+        bytes: usize,
+        each: impl FnMut(Progress) -> Result<Option<usize>>,
+    ) -> Result<Chunk> {
+        let metrics = &self.metrics;
+        self.reader.read_until(stop, |conn| scan::chunks(conn, range, hand, bytes, metrics, each))
+    }
+
+    /// Whether a long scan is to begin a new transaction.
+    pub fn wants_new_transaction(&self) -> bool {
+        self.pressure.get()
+    }
+
+    #[cfg(test)]
+    pub fn reader(&self) -> &Reader {
+        &self.reader
+    }
+
+    #[cfg(test)]
+    pub fn pressure(&self) -> &WalPressure {
+        &self.pressure
+    }
+
+    pub fn committed_sequence(&self) -> i64 {
+        let published = self.committed.load(Ordering::Acquire);
+        // Other programs write too, and publish nothing.
+        match self.reader.read_now(read::last_sequence) {
+            Ok(Some(kept)) => kept.max(published),
+            // Whoever reads the rows will hear what is wrong.
+            Ok(None) | Err(_) => published,
+        }
+    }
+
+    pub fn health(&self) -> Result<()> {
+        match self.metrics.file_faults.get() {
+            0 => Ok(()),
+            _ => Err(Error::Unavailable(wal::FAULTY.to_owned())),
+        }
+    }
+
+    pub fn connections_in_use(&self) -> u32 {
+        self.reader.connections_in_use()
+    }
+
+    pub fn close(&self) {
+        self.reader.close();
+    }
+}

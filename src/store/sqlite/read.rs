@@ -5,25 +5,23 @@ use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 use r2d2_sqlite::SqliteConnectionManager;
-pub use rusqlite::Connection;
-use rusqlite::{named_params, OpenFlags, Row};
+use rusqlite::{named_params, Connection, OpenFlags, Row};
 
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::model::Filter;
 use crate::stop::Stop;
-use crate::store::encode::{add_push_invoice, push_rows, sequence, Chunk};
+use crate::store::encode::Chunk;
+use crate::store::scan::ROWS_A_LOOK;
 use crate::store::sqlite::guard::Malformed;
 use crate::store::sqlite::open::set_pragmas;
+use crate::store::sqlite::push::{add_push_invoice, push_rows, sequence};
 use crate::store::sqlite::sql;
+use crate::store::Wait;
 
 /// Virtual machine instructions between two looks at whether a statement is still wanted: about
 /// 20 microseconds of work.
 const PROGRESS_INSTRUCTIONS: i32 = 1000;
-
-/// Rows that are read, matching or not, before who reads them looks whether to go on: half a millisecond of
-/// work on rows in memory. A full chunk of an export has fewer.
-pub const ROWS_A_LOOK: usize = 1024;
 
 /// Read-only access to the database, for threads that may block.
 #[derive(Clone)]
@@ -85,8 +83,26 @@ impl Reader {
         self.pool.read().unwrap_or_else(|e| e.into_inner()).clone()
     }
 
-    /// Runs `read` with a connection. Its statements fail soon after `stop`, and the error is its reason.
-    pub fn read<T>(&self, stop: &Stop, read: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
+    /// Runs `read` with a connection, as `wait` says. `read` must be bounded by the rows that it returns where
+    /// it must not wait.
+    pub fn read<T>(
+        &self,
+        wait: Wait<'_>,
+        read: impl FnOnce(&Connection) -> Result<T>,
+    ) -> Result<T> {
+        let busy = || Error::Unavailable("no database connection is free".to_owned());
+        match wait {
+            Wait::No => self.read_now(read)?.ok_or_else(busy),
+            Wait::Until(stop) => self.read_until(stop, read),
+        }
+    }
+
+    /// Its statements fail soon after `stop`, and the error is its reason.
+    pub fn read_until<T>(
+        &self,
+        stop: &Stop,
+        read: impl FnOnce(&Connection) -> Result<T>,
+    ) -> Result<T> {
         let pool = self
             .pool()
             .ok_or_else(|| Error::Unavailable("the server is shutting down".to_owned()))?;
@@ -101,7 +117,7 @@ impl Reader {
     }
 
     /// [`Reader::read`] for a thread that must not wait: `None` when no connection is free, or another
-    /// process has the database locked. `read` must be bounded by the rows that it returns.
+    /// process has the database locked.
     pub fn read_now<T>(&self, read: impl FnOnce(&Connection) -> Result<T>) -> Result<Option<T>> {
         let Some(conn) = self.pool().and_then(|pool| pool.try_get()) else { return Ok(None) };
         conn.busy_timeout(Duration::ZERO)?;
@@ -255,7 +271,8 @@ pub mod tests {
             let (mut after, mut pages, mut found) = (0, 0, Vec::new());
             loop {
                 let read = |conn: &Connection| page(conn, &void(customer_id), after, 10, |_| true);
-                let (page, next) = store.reader.read(&Stop::default(), read).unwrap();
+                let (page, next) =
+                    store.database().reader().read_until(&Stop::default(), read).unwrap();
                 found.extend((0..page.len()).map(|i| page.sequence(i)));
                 pages += 1;
                 let Some(next) = next else { break };
@@ -267,7 +284,8 @@ pub mod tests {
         // A page that is full is not cut, and one that has time reads on.
         let read = |is_enough: fn(usize) -> bool, filter: &Filter| {
             let read = |conn: &Connection| page(conn, filter, 0, 1000, is_enough);
-            let (page, next) = store.reader.read(&Stop::default(), read).unwrap();
+            let (page, next) =
+                store.database().reader().read_until(&Stop::default(), read).unwrap();
             (page.len(), next)
         };
         assert_eq!(read(|_| true, &Filter::ALL), (1000, Some(1000)));
@@ -287,7 +305,10 @@ pub mod tests {
         unwanted.stop(Reason::ClientGone);
         let read = |is_unwanted: bool| {
             let read = |conn: &Connection| in_transaction(conn, last_sequence);
-            store.reader.read(if is_unwanted { &unwanted } else { &wanted }, read)
+            store
+                .database()
+                .reader()
+                .read_until(if is_unwanted { &unwanted } else { &wanted }, read)
         };
         let mut interrupted = 0;
         for i in 0..3000 {

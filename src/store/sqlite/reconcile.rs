@@ -7,13 +7,12 @@ use rusqlite::{params, CachedStatement, Connection, OptionalExtension, Row};
 
 use crate::error::{Error, Result};
 use crate::model::{Ack, Event, Outcome, Payment, Status};
-use crate::store::jobs::Work;
 use crate::store::sqlite::sql;
 use crate::store::sqlite::totals::{Sums, Totals};
 
 /// Applies `events` in their order and returns an acknowledgement for each.
-pub fn apply(work: Work<'_>, events: &[Event]) -> Result<Vec<Ack>> {
-    let mut statements = Statements::prepare(work)?;
+pub fn apply(conn: &Connection, totals: &mut Totals, events: &[Event]) -> Result<Vec<Ack>> {
+    let mut statements = Statements::prepare(conn, totals)?;
     events.iter().map(|event| statements.apply(event)).collect()
 }
 
@@ -52,7 +51,7 @@ fn paid(cents: i64) -> Sums {
 }
 
 impl<'a> Statements<'a> {
-    fn prepare(Work { conn, totals, .. }: Work<'a>) -> Result<Statements<'a>> {
+    fn prepare(conn: &'a Connection, totals: &'a mut Totals) -> Result<Statements<'a>> {
         Ok(Statements {
             find_event: conn.prepare_cached(sql::FIND_EVENT)?,
             find_invoice: conn.prepare_cached(sql::FIND_INVOICE)?,

@@ -81,7 +81,7 @@ mod tests {
     #[test]
     fn every_statement_prepares_and_uses_the_index_it_names() {
         let conn = rusqlite::Connection::open_in_memory().unwrap();
-        crate::store::encode::add_push_invoice(&conn).unwrap();
+        crate::store::sqlite::push::add_push_invoice(&conn).unwrap();
         MIGRATIONS.iter().for_each(|script| conn.execute_batch(script).unwrap());
         for (name, text) in FILES {
             assert!(documented(text, "Purpose: ").is_some(), "{name}: no purpose");

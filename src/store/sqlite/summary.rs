@@ -126,6 +126,7 @@ mod tests {
     use crate::model::Timestamp;
     use crate::stop::Stop;
     use crate::store::sqlite::read::tests::database;
+    use crate::store::Wait;
 
     #[test]
     fn sums_by_date_are_those_of_the_rows() {
@@ -138,8 +139,7 @@ mod tests {
                 issued_until: at(until),
                 ..Filter::ALL
             };
-            let summary =
-                store.reader.read(&Stop::default(), |conn| summary(conn, &filter)).unwrap();
+            let summary = store.summary(&filter, Wait::Until(&Stop::default())).unwrap();
             assert_eq!(summary.last_sequence, 300);
             let totals = summary.totals.into_iter();
             let numbers = |t: CurrencyTotal| (t.invoice_count, t.total_cents, t.paid_cents);

@@ -2,6 +2,7 @@
 //! the writer is idle, and begun anew. SQLite can do that only in a moment without readers in the log; under
 //! long scans that moment must be made.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +12,6 @@ use rusqlite::Connection;
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::metrics::Metrics;
-use crate::store::scan::WalPressure;
 use crate::store::sqlite::file::DatabaseFile;
 use crate::store::sqlite::guard::{Fault, Guard, Index, Malformed};
 use crate::store::sqlite::sql;
@@ -20,6 +20,21 @@ use crate::store::sqlite::wal_file::State;
 /// How long to wait for readers to leave the log. Scans leave it within a chunk, so only a reader
 /// in another process takes this long.
 const LEAVE_TIMEOUT: Duration = Duration::from_millis(1000);
+
+/// Raised while the write-ahead log is over its limit: long scans then begin a new transaction,
+/// so that the log can be emptied.
+#[derive(Clone, Debug, Default)]
+pub struct WalPressure(Arc<AtomicBool>);
+
+impl WalPressure {
+    pub fn set(&self, raised: bool) {
+        self.0.store(raised, Ordering::Relaxed);
+    }
+
+    pub fn get(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
 
 pub struct Wal {
     guard: Guard,
@@ -260,7 +275,7 @@ impl Wal {
 }
 
 /// What clients hear; the operator finds the rest in the log.
-const FAULTY: &str =
+pub const FAULTY: &str =
     "the database file was moved, replaced or damaged under the server: nothing more is written";
 
 fn renew(conn: &Connection) -> rusqlite::Result<State> {

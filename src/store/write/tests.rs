@@ -3,8 +3,7 @@
 use super::*;
 use crate::model::{CurrencyTotal, Filter, NewInvoice, Timestamp};
 use crate::stop::Stop;
-use crate::store::sqlite::summary;
-use crate::store::{Store, StoreThread};
+use crate::store::{Store, StoreThread, Wait};
 use futures::executor::block_on;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{channel, Receiver, Sender};
@@ -32,7 +31,7 @@ impl Held {
             begun.send(()).unwrap();
             wait_at(&gate)
         };
-        let held = store.writer.submit(Lane::Payments, 1, hold).unwrap();
+        let held = store.0.writer.submit(Lane::Payments, 1, hold).unwrap();
         begins.recv().unwrap();
         // Nobody asks for its result.
         std::mem::forget(held);
@@ -55,7 +54,7 @@ impl Held {
                 memo: "",
             });
         }
-        self.store.writer.create(String::new(), staged).unwrap()
+        self.store.0.writer.create(String::new(), staged).unwrap()
     }
 
     /// A job that counts its runs.
@@ -65,7 +64,7 @@ impl Held {
             runs.fetch_add(1, Ordering::SeqCst);
             Ok(())
         };
-        self.store.writer.submit(lane, 1, count).unwrap()
+        self.store.0.writer.submit(lane, 1, count).unwrap()
     }
 
     /// A job whose caller leaves while it runs; it is done when the other end is dropped.
@@ -77,7 +76,7 @@ impl Held {
             let _ = running.send(());
             wait_at(&gate)
         };
-        let reply = self.store.writer.submit(lane, 1, run).unwrap();
+        let reply = self.store.0.writer.submit(lane, 1, run).unwrap();
         std::thread::spawn(move || {
             runs.recv().unwrap();
             drop(reply);
@@ -111,8 +110,7 @@ fn the_totals_are_those_of_the_jobs_that_did_not_fail() {
     assert_eq!(created[2], Ok(1));
     for customer_id in ["", "c"] {
         let filter = Filter { customer_id: customer_id.to_owned(), ..Filter::ALL };
-        let read = |conn: &Connection| summary::summary(conn, &filter);
-        let summary = held.store.reader.read(&Stop::default(), read).unwrap();
+        let summary = held.store.summary(&filter, Wait::Until(&Stop::default())).unwrap();
         let currency = "EUR".to_owned();
         let (total_cents, paid_cents) = (15, 0);
         let total = CurrencyTotal { currency, invoice_count: 3, total_cents, paid_cents };
@@ -124,7 +122,7 @@ fn the_totals_are_those_of_the_jobs_that_did_not_fail() {
 fn a_database_that_stays_locked_is_unavailable_to_every_job() {
     let mut held = Held::new(|config| config.busy_timeout_ms = 50);
     let uploads = [held.upload(&["1"]), held.upload(&["2"]), held.upload(&["3"])];
-    let other = Connection::open(held.dir.path().join("bills.db")).unwrap();
+    let other = rusqlite::Connection::open(held.dir.path().join("bills.db")).unwrap();
     other.busy_timeout(std::time::Duration::from_secs(60)).unwrap();
     held.go();
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
@@ -139,37 +137,12 @@ fn a_database_that_stays_locked_is_unavailable_to_every_job() {
     assert_eq!(block_on(held.upload(&["6"])).unwrap().count, 1);
 }
 
-/// SQLite ends the transaction by itself: the jobs before and after the one that fills the disk have
-/// nothing that could be committed, and hear the reason.
-#[test]
-fn a_disk_that_is_full_in_the_middle_of_a_group_is_unavailable_to_every_job() {
-    let mut held = Held::new(|_| ());
-    let first = held.upload(&["1"]);
-    let fill = |work: Work<'_>| {
-        let pages: i64 = work.conn.pragma_query_value(None, "page_count", |row| row.get(0))?;
-        work.conn.pragma_update(None, "max_page_count", pages)?;
-        let grow = "INSERT INTO bulk_commits (batch_id, count, first_sequence, last_sequence)
-            VALUES (hex(randomblob(1000000)), 0, 0, 0)";
-        let grown = work.conn.execute(grow, []);
-        work.conn.pragma_update(None, "max_page_count", i64::from(u32::MAX - 1))?;
-        grown.map(drop).map_err(Error::from)
-    };
-    let second = held.store.writer.submit(UPLOADS, 1, fill).unwrap();
-    let third = held.upload(&["3"]);
-    held.go();
-    let results = [block_on(first).err(), block_on(second).err(), block_on(third).err()];
-    for result in results {
-        assert_eq!(result, Some(Error::Unavailable("the disk is full".to_owned())));
-    }
-    assert_eq!(block_on(held.upload(&["4"])).unwrap().first_sequence, 1);
-}
-
 #[test]
 fn a_panic_fails_its_job_alone() {
     let mut held = Held::new(|_| ());
     let first = held.upload(&["1"]);
     let panics = |_: Work<'_>| -> Result<()> { panic!("on purpose") };
-    let second = held.store.writer.submit(UPLOADS, 1, panics).unwrap();
+    let second = held.store.0.writer.submit(UPLOADS, 1, panics).unwrap();
     let third = held.upload(&["3"]);
     held.go();
     assert!(matches!(block_on(second), Err(Error::Internal(_))));
@@ -215,7 +188,7 @@ fn a_caller_that_leaves_gives_its_place_free_at_once() {
         drop(held.upload(&[&i.to_string()]));
     }
     let waiting = [1, 2, 3, 4].map(|i| held.upload(&[&i.to_string()]));
-    let refused = held.store.writer.create(String::new(), Staged::default()).err();
+    let refused = held.store.0.writer.create(String::new(), Staged::default()).err();
     let Some(Error::Exhausted { retry_after: Some(_), .. }) = refused else {
         panic!("{refused:?}");
     };
@@ -227,7 +200,7 @@ fn a_caller_that_leaves_gives_its_place_free_at_once() {
 fn a_writer_that_is_to_stop_says_so() {
     let mut held = Held::new(|_| ());
     let created = held.upload(&["1"]);
-    let writer = held.store.writer.clone();
+    let writer = held.store.0.writer.clone();
     writer.queue.close();
     let refused = writer.apply(Vec::new()).err();
     assert_eq!(refused, Some(Error::Unavailable("the server is shutting down".to_owned())));
