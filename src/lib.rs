@@ -14,12 +14,13 @@
 //! | 5 | the binary: flags, commands, progress bars (`src/main.rs`, `src/cli`) |
 //! | 4 | [`server`]: start, address, stop; and [`client`] |
 //! | 3 | [`service`]: the rpcs; the one table of statuses |
-//! | 2 | [`store`]: SQLite · [`bridge`]: channels between threads and futures · [`workers`]: threads |
+//! | 2 | [`store`]: the database as verbs, with SQLite below · [`bridge`]: channels between threads and futures · [`workers`]: threads |
 //! | 1 | [`config`] · [`model`] · [`error`] · [`metrics`] · [`peer`] · [`proto`] · [`status`] · [`stop`] |
 //!
 //! # The rules
 //!
-//! * Only `store` names rusqlite. Only `service`, `server` and `client` name grpcio.
+//! * Only `store::sqlite` names rusqlite, and none of its types passes the door of `store`. Only `service`,
+//!   `server` and `client` name grpcio.
 //! * Nothing on a completion-queue thread blocks: no pool, no SQL, no `recv`. (One exception: totals, and at
 //!   times pages of up to `inline_rows`, are read there when a connection is free at once. The thread
 //!   of `service::poller` may wait, since it serves no call.)

@@ -1,6 +1,6 @@
 //! The rules of `src/lib.rs`, held against the source.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -64,10 +64,21 @@ fn source(path: PathBuf) -> Source {
 /// What a file may say although its module may not: the thread that it is on serves no call.
 const EXCEPTIONS: &[(&str, &str)] = &[("service/poller.rs", "block_on")];
 
-/// Fails with every file of `modules` (all but those, when `except`) that contains one of `words`.
+impl Source {
+    /// Whether it is a file of the engine, which alone knows SQLite.
+    fn is_of_sqlite(&self) -> bool {
+        self.path.starts_with(Path::new(ROOT).join("src/store/sqlite"))
+    }
+}
+
+/// Fails with every file of the modules `within` that contains one of `words`.
 fn assert_absent(words: &[&str], within: impl Fn(&str) -> bool) {
+    assert_absent_in(words, |source| within(&source.module));
+}
+
+fn assert_absent_in(words: &[&str], within: impl Fn(&Source) -> bool) {
     let mut found = Vec::new();
-    for source in sources().iter().filter(|source| within(&source.module)) {
+    for source in sources().iter().filter(|source| within(source)) {
         let is_exception =
             |word| EXCEPTIONS.iter().any(|(file, w)| source.path.ends_with(file) && *w == word);
         for word in words.iter().filter(|w| source.text.contains(**w) && !is_exception(**w)) {
@@ -97,8 +108,49 @@ fn imports_go_downwards_only() {
 }
 
 #[test]
-fn only_the_store_names_sqlite() {
-    assert_absent(&["rusqlite", "r2d2"], |module| module != "store");
+fn only_the_engine_of_the_store_names_sqlite() {
+    assert_absent_in(&["rusqlite", "r2d2"], |source| !source.is_of_sqlite());
+}
+
+/// What of the engine is public although it is no method of an open store.
+const OF_THE_FILE: &[&str] = &["backup", "check", "restore", "CheckReport", "Restored"];
+
+/// Under whatever name: no public item beside the engine names what is imported from it.
+#[test]
+fn no_type_of_an_engine_passes_the_door_of_the_store() {
+    let mut found = Vec::new();
+    for source in sources().iter().filter(|s| s.module == "store" && !s.is_of_sqlite()) {
+        let imports = source.text.split("use ").skip(1).filter_map(|rest| rest.split(';').next());
+        let of_the_engine: HashSet<&str> =
+            imports.filter(|import| import.contains("sqlite")).flat_map(words).collect();
+        let is_of_the_engine = |word: &&str| {
+            let is_path = matches!(*word, "crate" | "store" | "self" | "super");
+            *word == "sqlite" || of_the_engine.contains(*word) && !is_path
+        };
+        for item in source.text.split("pub ").skip(1).map(head) {
+            let is_of_the_file = item.starts_with("use sqlite::")
+                && words(item).skip(3).all(|word| OF_THE_FILE.contains(&word));
+            if !is_of_the_file && words(item).any(|word| is_of_the_engine(&word)) {
+                found.push(format!("{}: pub {item}", source.path.display()));
+            }
+        }
+    }
+    assert!(found.is_empty(), "{found:#?}");
+}
+
+fn words(code: &str) -> impl Iterator<Item = &str> {
+    code.split(|c: char| !c.is_alphanumeric() && c != '_').filter(|word| !word.is_empty())
+}
+
+/// What others see of the item that `code` begins with.
+fn head(code: &str) -> &str {
+    let end = match words(code).next() {
+        Some("fn" | "struct" | "enum" | "trait") => code.find(['{', ';']),
+        Some("use" | "type" | "const" | "static" | "mod") => code.find(';'),
+        // A field.
+        _ => code.find(",\n"),
+    };
+    &code[..end.unwrap_or(code.len())]
 }
 
 #[test]
