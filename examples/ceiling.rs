@@ -7,9 +7,9 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::ready;
 
+use billstream::grpc::methods::{EXPORT_INVOICES, GET_SUMMARY};
 use billstream::proto::report::{ExportRequest, Invoice, InvoiceStatus, Summary, SummaryRequest};
 use billstream::server::{channel, SLOTS_PER_CQ};
-use billstream::service::methods::{EXPORT_INVOICES, GET_SUMMARY};
 use billstream::Config;
 use clap::Parser;
 use futures::future::poll_fn;

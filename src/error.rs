@@ -1,5 +1,5 @@
-//! The one error type of the library. `service::status` has the one table that turns it into a
-//! gRPC status.
+//! The one error type of the library. `calls::status` has the one table that turns it into the
+//! status of a call.
 
 use std::fmt;
 use std::time::Duration;

@@ -11,19 +11,21 @@
 //!
 //! | floor | modules |
 //! |---|---|
-//! | 5 | the binary: flags, commands, progress bars (`src/main.rs`, `src/cli`) |
-//! | 4 | [`server`]: start, address, stop; and [`client`] |
-//! | 3 | [`service`]: the rpcs; the one table of statuses |
+//! | 7 | the binary: flags, commands, progress bars (`src/main.rs`, `src/cli`) |
+//! | 6 | [`server`]: start, address, stop |
+//! | 5 | [`client`] |
+//! | 4 | [`grpc`]: binds the calls to grpcio: sinks, metadata, codecs |
+//! | 3 | [`calls`]: the rpcs without a transport; admission, validation, times, the one table of statuses |
 //! | 2 | [`store`]: the database as verbs, with SQLite below · [`bridge`]: channels between threads and futures · [`workers`]: threads |
 //! | 1 | [`config`] · [`model`] · [`error`] · [`metrics`] · [`peer`] · [`proto`] · [`status`] · [`stop`] |
 //!
 //! # The rules
 //!
-//! * Only `store::sqlite` names rusqlite, and none of its types passes the door of `store`. Only `service`,
-//!   `server` and `client` name grpcio.
+//! * Only `store::sqlite` names rusqlite, and none of its types passes the door of `store`. Only `grpc`, `server`
+//!   and `client` name grpcio.
 //! * Nothing on a completion-queue thread blocks: no pool, no SQL, no `recv`. (One exception: totals, and at
 //!   times pages of up to `inline_rows`, are read there when a connection is free at once. The thread
-//!   of `service::poller` may wait, since it serves no call.)
+//!   of `grpc::poller` may wait, since it serves no call.)
 //! * Every queue, pool, page and message has a limit in [`Config`], with its unit in its name, and
 //!   its documentation says what happens at the limit.
 //! * Ownership is the stop protocol: dropping a receiver ends its scan, dropping the last sender
@@ -50,7 +52,8 @@ pub mod bridge;
 pub mod store;
 pub mod workers;
 
-pub mod service;
+pub mod calls;
+pub mod grpc;
 
 pub mod client;
 pub mod server;

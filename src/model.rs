@@ -1,4 +1,4 @@
-//! The terms of billing that the store and the service share.
+//! The terms of billing that the store and the calls share.
 
 use crate::error::Violation;
 

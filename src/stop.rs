@@ -1,5 +1,5 @@
 //! Why work must end: one [`Stop`] goes with a call from the transport down to its SQL. What runs
-//! looks at it, for what waits the sweep of `service` does, and the error that comes of it keeps the
+//! looks at it, for what waits the sweep of `calls` does, and the error that comes of it keeps the
 //! reason.
 
 use std::fmt;

@@ -4,11 +4,11 @@
 use std::time::Duration;
 
 use billstream::error::Error;
+use billstream::grpc::decoders::{self, Decoder};
 use billstream::proto::report::{
     BulkCommit, CreateInvoiceRequest, ExportRequest, InvoiceStatus, ListInvoicesRequest,
     ReconcileEvent, SummaryRequest,
 };
-use billstream::service::decoders::{self, Decoder};
 use proptest::prelude::*;
 use protobuf::well_known_types::timestamp::Timestamp;
 use protobuf::{EnumOrUnknown, Message, MessageField};

@@ -1,5 +1,5 @@
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
-    billstream_fuzz::decode(billstream::service::decoders::export, bytes)
+    billstream_fuzz::decode(billstream::grpc::decoders::export, bytes)
 });

@@ -1,5 +1,5 @@
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
-    billstream_fuzz::decode(billstream::service::decoders::summary, bytes)
+    billstream_fuzz::decode(billstream::grpc::decoders::summary, bytes)
 });

@@ -1,7 +1,7 @@
 //! What every fuzz target holds the decoders of requests to.
 
 use billstream::error::Error;
-use billstream::service::decoders::{self, Decoder};
+use billstream::grpc::decoders::{self, Decoder};
 
 /// Two ids, a currency and a memo.
 const MAX_KEPT_BYTES: usize = 2 * 128 + 1024 + 128;

@@ -12,14 +12,14 @@ use grpcio::{
     Result,
 };
 
+use crate::grpc::methods::{
+    BULK_CREATE, BULK_CREATE_BATCHES, EXPORT_INVOICES, EXPORT_INVOICE_BATCHES, GET_SUMMARY,
+    LIST_INVOICES, RECONCILE, RECONCILE_BATCHES,
+};
 use crate::proto::report::{
     BulkResult, CreateInvoiceBatch, CreateInvoiceRequest, ExportRequest, Invoice, InvoiceBatch,
     ListInvoicesRequest, ListInvoicesResponse, ReconcileAck, ReconcileAckBatch, ReconcileEvent,
     ReconcileEventBatch, Summary, SummaryRequest,
-};
-use crate::service::methods::{
-    BULK_CREATE, BULK_CREATE_BATCHES, EXPORT_INVOICES, EXPORT_INVOICE_BATCHES, GET_SUMMARY,
-    LIST_INVOICES, RECONCILE, RECONCILE_BATCHES,
 };
 
 /// A connection to a server. Unary calls block; streams are futures' `Stream`s and `Sink`s, to be

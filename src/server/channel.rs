@@ -17,7 +17,7 @@ pub fn channel(env: &Arc<Environment>, config: &Config) -> ChannelBuilder {
     let builder = ChannelBuilder::new(Arc::clone(env))
         // Two servers would otherwise share a port in silence.
         .reuse_port(false)
-        // Limited by a patched C core, and by `service::codec::Request`, which costs less.
+        // Limited by a patched C core, and by `grpc::codec::Request`, which costs less.
         .max_receive_message_len(-1)
         // A stream past our limit is to be answered, not held back by the client; the room above
         // the limit is for unary calls and for the answers.
@@ -32,7 +32,7 @@ pub fn channel(env: &Arc<Environment>, config: &Config) -> ChannelBuilder {
     let ints = [
         // Worth 10 to 15 % a message; nothing is compressed unless it is asked for.
         (c"grpc.per_message_compression", 0),
-        // The client's timer ends the call at its deadline, and `service::call` the work.
+        // The client's timer ends the call at its deadline, and `calls::call` the work.
         (c"grpc.enable_deadline_checking", 0),
         // A set of one: messages as they are. A compressed one is UNIMPLEMENTED, and is not inflated: half a
         // MiB of gzip may be half a GiB.

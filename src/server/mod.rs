@@ -12,13 +12,14 @@ use futures::future::{select, Either};
 use futures_timer::Delay;
 use grpcio::{EnvBuilder, Environment, ServerBuilder, ServerCredentials};
 
+use crate::calls::call::{Seldom, Stopping, STOP_GRACE};
+use crate::calls::unary::UnderWay;
+use crate::calls::{limits::Limits, sweep::Sweep, Core};
 use crate::config::Config;
 use crate::error::{Error, Result};
+use crate::grpc::{self, echo::Echoes, poller::Poller, Shared};
 use crate::metrics::Metrics;
 use crate::peer::Share;
-use crate::service::call::{Seldom, Stopping, STOP_GRACE};
-use crate::service::unary::UnderWay;
-use crate::service::{self, echo::Echoes, limits::Limits, poller::Poller, sweep::Sweep, Shared};
 use crate::stop::{Reason, Stop};
 use crate::store::{Store, StoreThread};
 use crate::workers::Workers;
@@ -86,9 +87,7 @@ impl Server {
         let spool = Workers::start("billstream-spool", 1, config.max_uploads, Share::ALL)?;
         let Environments { env, poller_env, threads_ended } = Environments::start(&config);
         let poller = Poller::start(&poller_env);
-        let shared = Arc::new(Shared {
-            echoes: Echoes::start(&env, poller.clone()),
-            poller,
+        let core = Arc::new(Core {
             store,
             metrics: Arc::clone(&metrics),
             limits: Limits::new(&config, &metrics),
@@ -102,14 +101,16 @@ impl Server {
             seldom: Seldom::default(),
             config,
         });
-        log_limits(&shared.config);
+        let echoes = Echoes::start(&env, poller.clone());
+        let shared = Arc::new(Shared { core, echoes, poller });
+        log_limits(&shared.core.config);
         if !core_is_patched() {
             log::warn!("{UNPATCHED}");
         }
         let mut grpc = ServerBuilder::new(Arc::clone(&env))
-            .channel_args(channel(&env, &shared.config).build_args())
+            .channel_args(channel(&env, &shared.core.config).build_args())
             .requests_slot_per_cq(SLOTS_PER_CQ)
-            .register_service(service::service(&shared))
+            .register_service(grpc::service(&shared))
             .build()
             .map_err(|e| Error::Internal(format!("gRPC does not start: {e}")))?;
         let port = grpc
@@ -117,7 +118,7 @@ impl Server {
             .map_err(|_| {
                 Error::Unavailable(format!("cannot listen on {listen}: {}", bind_error(listen)))
             })?;
-        let sweep = shared.sweep.start()?;
+        let sweep = shared.core.sweep.start()?;
         // Before the first call may be answered.
         store_thread.keep();
         let addr = SocketAddr::new(listen.ip(), port);
@@ -136,17 +137,17 @@ impl Server {
 
     /// What the server has counted so far.
     pub fn metrics(&self) -> &Metrics {
-        &self.shared.metrics
+        &self.shared.core.metrics
     }
 
     /// Database connections that readers have checked out at this moment.
     pub fn connections_in_use(&self) -> u32 {
-        self.shared.store.connections_in_use()
+        self.shared.core.store.connections_in_use()
     }
 
     /// Streams that are open: exports, uploads and reconciles.
     pub fn streams_open(&self) -> usize {
-        let limits = &self.shared.limits;
+        let limits = &self.shared.core.limits;
         limits.exports.open() + limits.uploads.open() + limits.reconciles.open()
     }
 
@@ -167,12 +168,12 @@ impl Server {
         exports.stop();
         unary.stop();
         spool.stop();
-        self.shared.store.close();
+        self.shared.core.store.close();
         store.stop();
         self.shared.poller.close();
         drop(grpc);
         let all_ended = envs.stop(CANCEL_TIMEOUT);
-        self.shared.sweep.close();
+        self.shared.core.sweep.close();
         // OK because a look at a call panics only where the call itself would.
         sweep.join().expect("the sweep thread does not panic");
         log::info!("stopped after {:?}", start.elapsed());
@@ -185,7 +186,7 @@ impl Server {
 
     /// Ends all calls, the longer the less they are in progress; whether they have ended.
     fn drain(&self, grpc: &mut grpcio::Server) -> bool {
-        let Shared { config, stopping, .. } = &*self.shared;
+        let Core { config, stopping, .. } = &*self.shared.core;
         let drain = Duration::from_millis(config.drain_timeout_ms);
         let mut stopped = grpc.shutdown();
         let mut has_stopped = |time: Duration| {
@@ -197,7 +198,7 @@ impl Server {
         }
         self.tell(&stopping.queries);
         let start = Instant::now();
-        let calls_open = || self.shared.calls_open.load(Ordering::Relaxed);
+        let calls_open = || self.shared.core.calls_open.load(Ordering::Relaxed);
         while calls_open() > 0 && start.elapsed() + STOP_GRACE < drain {
             if has_stopped(Duration::from_millis(20)) {
                 return true;
@@ -218,7 +219,7 @@ impl Server {
 
     fn tell(&self, stop: &Stop) {
         stop.stop(Reason::Stopping);
-        self.shared.sweep.hurry();
+        self.shared.core.sweep.hurry();
     }
 }
 

@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use billstream::grpc::methods::GET_SUMMARY;
 use billstream::proto::report::SummaryRequest;
-use billstream::service::methods::GET_SUMMARY;
 use billstream::Config;
 use grpcio::{CallOption, ChannelBuilder, EnvBuilder};
 

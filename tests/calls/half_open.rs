@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use billstream::client::Stub;
 use billstream::proto::report::{ExportRequest, SummaryRequest};
-use billstream::service::methods;
+use billstream::grpc::methods;
 use billstream::Config;
 use grpcio::CallOption;
 

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use billstream::client::Stub;
+use billstream::grpc::methods::GET_SUMMARY;
 use billstream::proto::report::{
     ExportRequest, ReconcileAck, ReconcileEvent, Summary, SummaryRequest,
 };
-use billstream::service::methods::GET_SUMMARY;
 use billstream::Config;
 use futures::executor::block_on;
 use futures::{SinkExt, StreamExt};

@@ -6,13 +6,13 @@ use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::Arc;
 use std::thread;
 
+use billstream::grpc::methods::{
+    BULK_CREATE_BATCHES, EXPORT_INVOICES, EXPORT_INVOICE_BATCHES, GET_SUMMARY, LIST_INVOICES,
+    RECONCILE_BATCHES,
+};
 use billstream::proto::error_details::{RetryInfo, Status};
 use billstream::proto::report::{
     BulkResult, ListInvoicesResponse, ReconcileAck, ReconcileAckBatch, ReconcileEvent, Summary,
-};
-use billstream::service::methods::{
-    BULK_CREATE_BATCHES, EXPORT_INVOICES, EXPORT_INVOICE_BATCHES, GET_SUMMARY, LIST_INVOICES,
-    RECONCILE_BATCHES,
 };
 use futures::{FutureExt, SinkExt, StreamExt, TryFutureExt};
 use grpcio::{

@@ -1,7 +1,7 @@
 //! What the largest messages cost in memory, whatever is in them.
 
+use billstream::grpc::methods::{BULK_CREATE, LIST_INVOICES, RECONCILE};
 use billstream::proto::report::{BulkResult, ListInvoicesResponse};
-use billstream::service::methods::{BULK_CREATE, LIST_INVOICES, RECONCILE};
 use futures::executor::block_on;
 use futures::{SinkExt, StreamExt};
 use grpcio::{CallOption, ChannelBuilder, EnvBuilder, WriteFlags};

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use billstream::client::Stub;
+use billstream::grpc::methods::RECONCILE;
 use billstream::proto::report::{ReconcileAck, ReconcileEvent};
-use billstream::service::methods::RECONCILE;
 use billstream::Config;
 use futures::executor::block_on;
 use futures::future::join_all;

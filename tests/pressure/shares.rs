@@ -11,11 +11,11 @@ use std::thread::{spawn, JoinHandle};
 use std::time::Duration;
 
 use billstream::client::Stub;
+use billstream::grpc::methods::GET_SUMMARY;
 use billstream::proto::report::{
     BulkResult, CreateInvoiceRequest, ExportRequest, Invoice, InvoiceStatus, ListInvoicesRequest,
     ReconcileOutcome, SummaryRequest,
 };
-use billstream::service::methods::GET_SUMMARY;
 use futures::executor::block_on;
 use futures::future::join_all;
 use futures::{SinkExt, StreamExt};

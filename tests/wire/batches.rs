@@ -3,12 +3,12 @@
 use std::cell::Cell;
 
 use billstream::client::Stub;
+use billstream::grpc::methods::{BULK_CREATE_BATCHES, RECONCILE_BATCHES};
 use billstream::proto::report::{
     BulkResult, CreateInvoiceBatch, CreateInvoiceRequest, ReconcileAck, ReconcileAckBatch,
     ReconcileEvent, ReconcileEventBatch, ReconcileOutcome,
 };
 use billstream::server::check;
-use billstream::service::methods::{BULK_CREATE_BATCHES, RECONCILE_BATCHES};
 use billstream::Config;
 use futures::executor::block_on;
 use futures::{SinkExt, StreamExt};

@@ -1,12 +1,12 @@
 //! What a malformed request costs, and what a client is told of it: always its own fault, in few words.
 
 use billstream::client::Stub;
+use billstream::grpc::methods::{BULK_CREATE, EXPORT_INVOICES, GET_SUMMARY, RECONCILE};
 use billstream::proto::error_details::bad_request::FieldViolation;
 use billstream::proto::error_details::{BadRequest, Status};
 use billstream::proto::report::{
     BulkResult, ExportRequest, ListInvoicesRequest, ReconcileAck, ReconcileEvent, ReconcileOutcome,
 };
-use billstream::service::methods::{BULK_CREATE, EXPORT_INVOICES, GET_SUMMARY, RECONCILE};
 use billstream::Config;
 use futures::executor::block_on;
 use futures::{SinkExt, StreamExt};

@@ -5,9 +5,9 @@ use std::future::Future;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::calls::call::{Call, STOP_GRACE};
+use crate::calls::sweep::{Look, Sweep};
 use crate::error::{Error, Result};
-use crate::service::call::{Call, STOP_GRACE};
-use crate::service::sweep::{Look, Sweep};
 use crate::stop::Stop;
 
 /// The times of one stream.
@@ -27,7 +27,7 @@ pub struct Watch {
 
 impl Watch {
     pub fn new(call: &Call) -> Watch {
-        let (config, stopping) = (&call.shared.config, &call.shared.stopping);
+        let (config, stopping) = (&call.core.config, &call.core.stopping);
         let start = Instant::now();
         let wait = |limit_ms, what, is_for_client| Wait {
             start,
@@ -39,7 +39,7 @@ impl Watch {
         let age = wait(config.max_stream_age_ms, "max_stream_age_ms: the stream is too old", false);
         age.begin();
         Watch {
-            sweep: call.shared.sweep.clone(),
+            sweep: call.core.sweep.clone(),
             stop: call.stop(&stopping.calls),
             waits: stopping.waits.clone(),
             idle: wait(config.idle_timeout_ms, "idle_timeout_ms: the client sent nothing", true),

@@ -1,76 +1,40 @@
-//! The rpcs of `billing.v1.ReportService`.
+//! The calls on gRPC: from its streams, sinks and metadata to `calls`, and back.
 //!
-//! Handlers run on the completion-queue threads of gRPC and never block there: what reads SQLite is
-//! a job of a worker thread, what writes is a job of the writer, and the future of the call waits
-//! for either. (The exception, with its bound, is a small read: see `unary`.)
+//! Handlers run on the completion-queue threads of gRPC and never block there.
 //!
 //! | module | what it is |
 //! |---|---|
-//! | `unary` | GetSummary and ListInvoices |
-//! | `export` | ExportInvoices and ExportInvoiceBatches |
-//! | `bulk_create`, `reconcile` | the rpcs that write |
-//! | `validate` | from messages to the model |
-//! | `status` | from errors to statuses: the one table |
-//! | `codec`, `wire`, `token`, `limits`, `watch` | their tools |
-//! | `call` | what all six have in common: the first message, the reasons to end, the end |
-//! | `sweep` | the thread that looks after calls that wait |
+//! | `unary`, `export`, `bulk_create`, `reconcile` | the rpcs |
+//! | `call` | what all have in common: the first message, and the end |
+//! | `codec`, `status` | messages and statuses on the wire |
+//! | `methods` | the rpcs by name, as their clients see them |
 //! | `echo`, `poller` | the threads of gRPC |
 //! | `decoders` | what a client's bytes become: for tests and fuzzing |
 
 mod bulk_create;
-pub mod call;
+mod call;
 mod codec;
 #[doc(hidden)]
 pub mod decoders;
 pub mod echo;
 mod export;
-pub mod limits;
 pub mod methods;
 pub mod poller;
 mod reconcile;
 mod status;
-pub mod sweep;
-mod token;
-pub mod unary;
-mod validate;
-mod watch;
-mod wire;
+mod unary;
 
-use std::sync::atomic::AtomicUsize;
 use std::sync::Arc;
 
 use grpcio::ServiceBuilder;
 
-use crate::config::Config;
-use crate::metrics::Metrics;
-use crate::store::Store;
-use crate::workers::Queue;
-use call::{Seldom, Stopping};
-use limits::Limits;
-use sweep::Sweep;
-use unary::UnderWay;
+use crate::calls::Core;
 
 /// What the handlers share.
 pub struct Shared {
-    pub config: Config,
-    pub store: Store,
-    pub metrics: Arc<Metrics>,
-    pub limits: Limits,
-    /// The threads of the unary calls.
-    pub unary: Queue,
-    pub unary_calls: UnderWay,
-    /// The threads of the exports; the queue has room for every export that is admitted.
-    pub exports: Queue,
-    /// The thread that moves uploads to disk; the queue has room for every upload that is admitted.
-    pub spool: Queue,
+    pub core: Arc<Core>,
     pub echoes: echo::Echoes,
     pub poller: poller::Poller,
-    pub sweep: Sweep,
-    /// Calls that are open, those without a message too.
-    pub calls_open: AtomicUsize,
-    pub stopping: Stopping,
-    /// For the log of calls without a message.
-    pub seldom: Seldom,
 }
 
 /// The service, to be registered with a gRPC server.

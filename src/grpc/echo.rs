@@ -9,7 +9,7 @@ use futures::channel::{mpsc, oneshot};
 use futures::StreamExt;
 use grpcio::Environment;
 
-use crate::service::poller::{spawn_on_next_thread, Poller};
+use crate::grpc::poller::{spawn_on_next_thread, Poller};
 
 /// A task on each thread that answers when its thread comes to it.
 pub struct Echoes {

@@ -1,79 +1,62 @@
 //! GetSummary and ListInvoices: one job of a worker thread each.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::channel::oneshot;
-use futures::FutureExt;
-use grpcio::{ClientStreamingSink, RpcContext};
 
+use crate::calls::call::Call;
+use crate::calls::limits::Held;
+use crate::calls::sweep::Look;
+use crate::calls::{token, validate, Core};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::model::{self, Filter};
 use crate::proto::report::{
     CurrencyTotal, ListInvoicesRequest, ListInvoicesResponse, Summary, SummaryRequest,
 };
-use crate::service::call::{is_over, Call, Requests};
-use crate::service::codec::{Encoded, Request, Response};
-use crate::service::sweep::Look;
-use crate::service::{status, token, validate, Shared};
 use crate::stop::{Reason, Stop};
 use crate::store::encode::Chunk;
 use crate::store::{Store, Wait};
 use crate::workers::Ticket;
 
-pub fn get_summary(
-    shared: &Arc<Shared>,
-    ctx: RpcContext<'_>,
-    requests: Requests<SummaryRequest>,
-    sink: ClientStreamingSink<Summary>,
-) {
-    answer(shared, ctx, requests, sink, |config, request| {
-        let request = request.message("SummaryRequest", config.filter_bytes())?;
-        let filter = validate::summary(request)?;
-        Ok(Query {
-            cost: if filter.has_dates() { Cost::Unbounded } else { Cost::Totals },
-            read: move |store: &Store, wait: Wait<'_>| {
-                store.summary(&filter, wait).and_then(summary_message)
-            },
-        })
-    });
+/// The query of a GetSummary.
+pub fn summary(request: SummaryRequest) -> Result<Query<impl Read<Summary>>> {
+    let filter = validate::summary(request)?;
+    Ok(Query {
+        cost: if filter.has_dates() { Cost::Unbounded } else { Cost::Totals },
+        read: move |store: &Store, wait: Wait<'_>| {
+            store.summary(&filter, wait).and_then(summary_message)
+        },
+    })
 }
 
-pub fn list_invoices(
-    shared: &Arc<Shared>,
-    ctx: RpcContext<'_>,
-    requests: Requests<ListInvoicesRequest>,
-    sink: ClientStreamingSink<Encoded>,
-) {
-    answer(shared, ctx, requests, sink, |config, request| {
-        let request = request.message("ListInvoicesRequest", config.filter_bytes())?;
-        let (filter, size) = validate::list(&request, config.max_page_size)?;
-        let after = token::decode(&filter, &request.page_token)?;
-        // With statuses or dates a page may read any number of invoices that do not match.
-        let is_bounded = filter.statuses == Filter::ALL_STATUSES && !filter.has_dates();
-        // A page that finds little ends while there is time to send it.
-        let most = config.page_scan_rows;
-        let late = Instant::now() + Duration::from_millis(config.unary_timeout_ms) / 2;
-        let is_enough = move |read| read >= most || Instant::now() >= late;
-        Ok(Query {
-            cost: match is_bounded {
-                true if size <= config.inline_rows => Cost::Page,
-                true => Cost::LargePage,
-                false => Cost::Unbounded,
-            },
-            read: move |store: &Store, wait: Wait<'_>| {
-                let (page, next) = store.page(&filter, after, size, is_enough, wait)?;
-                Ok(page_message(&filter, page, next))
-            },
-        })
-    });
+/// The query of a ListInvoices, which gives the bytes of a ListInvoicesResponse.
+pub fn page(config: &Config, request: &ListInvoicesRequest) -> Result<Query<impl Read<Vec<u8>>>> {
+    let (filter, size) = validate::list(request, config.max_page_size)?;
+    let after = token::decode(&filter, &request.page_token)?;
+    // With statuses or dates a page may read any number of invoices that do not match.
+    let is_bounded = filter.statuses == Filter::ALL_STATUSES && !filter.has_dates();
+    // A page that finds little ends while there is time to send it.
+    let most = config.page_scan_rows;
+    let late = Instant::now() + Duration::from_millis(config.unary_timeout_ms) / 2;
+    let is_enough = move |read| read >= most || Instant::now() >= late;
+    Ok(Query {
+        cost: match is_bounded {
+            true if size <= config.inline_rows => Cost::Page,
+            true => Cost::LargePage,
+            false => Cost::Unbounded,
+        },
+        read: move |store: &Store, wait: Wait<'_>| {
+            let (page, next) = store.page(&filter, after, size, is_enough, wait)?;
+            Ok(page_message(&filter, page, next))
+        },
+    })
 }
 
 /// The response of a page. The invoices are encoded already, and fields of a message may be encoded one
 /// after another.
-fn page_message(filter: &Filter, mut page: Chunk, next: Option<i64>) -> Encoded {
+fn page_message(filter: &Filter, mut page: Chunk, next: Option<i64>) -> Vec<u8> {
     let mut response = page.take_batch();
     if let Some(next) = next {
         let next_page_token = token::encode(filter, next);
@@ -81,13 +64,37 @@ fn page_message(filter: &Filter, mut page: Chunk, next: Option<i64>) -> Encoded 
         // OK because a `Vec` takes every write.
         protobuf::Message::write_to_vec(&rest, &mut response).expect("a message encodes");
     }
-    response.into()
+    response
 }
 
 /// What a call asks of the database.
-struct Query<F> {
+pub struct Query<F> {
     cost: Cost,
     read: F,
+}
+
+/// How a query reads. It may be run twice: where the first try would have had to wait.
+pub trait Read<T>: Fn(&Store, Wait<'_>) -> Result<T> + Clone + Send + 'static {}
+
+impl<T, F: Fn(&Store, Wait<'_>) -> Result<T> + Clone + Send + 'static> Read<T> for F {}
+
+/// What answers a unary call.
+pub trait Answer: Send + 'static {
+    /// Its bytes that are kept until the client takes them.
+    fn bytes(&self) -> usize;
+}
+
+impl Answer for Vec<u8> {
+    fn bytes(&self) -> usize {
+        self.len()
+    }
+}
+
+/// It is small: a line a currency.
+impl Answer for Summary {
+    fn bytes(&self) -> usize {
+        0
+    }
 }
 
 /// How long a query takes.
@@ -111,18 +118,18 @@ pub struct UnderWay {
 
 /// One of them, from its message to its end.
 struct Counted<'a> {
-    shared: &'a Shared,
+    core: &'a Core,
     is_unbounded: bool,
     /// Whether there was no other when it began.
     is_alone: bool,
 }
 
 impl Counted<'_> {
-    fn begin(shared: &Shared, is_unbounded: bool) -> Counted<'_> {
-        let UnderWay { all, unbounded } = &shared.unary_calls;
+    fn begin(core: &Core, is_unbounded: bool) -> Counted<'_> {
+        let UnderWay { all, unbounded } = &core.unary_calls;
         let is_alone = all.fetch_add(1, Ordering::Relaxed) == 0;
         unbounded.fetch_add(usize::from(is_unbounded), Ordering::Relaxed);
-        Counted { shared, is_unbounded, is_alone }
+        Counted { core, is_unbounded, is_alone }
     }
 
     /// Whether a query is run here and now, and not on a worker thread.
@@ -140,59 +147,39 @@ impl Counted<'_> {
     }
 
     fn may_workers_be_taken(&self) -> bool {
-        let unbounded = self.shared.unary_calls.unbounded.load(Ordering::Relaxed);
-        unbounded >= self.shared.config.unary_workers
+        let unbounded = self.core.unary_calls.unbounded.load(Ordering::Relaxed);
+        unbounded >= self.core.config.unary_workers
     }
 }
 
 impl Drop for Counted<'_> {
     fn drop(&mut self) {
-        let UnderWay { all, unbounded } = &self.shared.unary_calls;
+        let UnderWay { all, unbounded } = &self.core.unary_calls;
         all.fetch_sub(1, Ordering::Relaxed);
         unbounded.fetch_sub(usize::from(self.is_unbounded), Ordering::Relaxed);
     }
 }
 
-/// Makes a query of the message of the call, runs it, and sends its result.
-fn answer<M, T: Response + Send + 'static, R>(
-    shared: &Arc<Shared>,
-    ctx: RpcContext<'_>,
-    mut requests: Requests<M>,
-    sink: ClientStreamingSink<T>,
-    query: impl Fn(&Config, Request<M>) -> Result<Query<R>> + Send + 'static,
-) where
-    M: protobuf::Message + Send + 'static,
-    R: Fn(&Store, Wait<'_>) -> Result<T> + Clone + Send + 'static,
-{
-    let call = Call::new(shared, &ctx);
-    ctx.spawn(async move {
-        let mut place = call.shared.sweep.place();
-        let request = call.only(&mut place, &mut requests, "the request").await;
-        let query = request.and_then(|request| query(&call.shared.config, request));
-        let is_unbounded = matches!(query, Ok(Query { cost: Cost::Unbounded, .. }));
-        let counted = Counted::begin(&call.shared, is_unbounded);
-        let result = match query.and_then(|query| begin(&call, &counted, query)) {
-            Ok(Answer::Now(response)) => Ok(response),
-            Ok(Answer::Later(queued)) => later(&call, &mut requests, queued).await,
-            Err(error) => Err(error),
-        };
-        // What comes now takes no thread, and as long as the client likes.
-        drop(counted);
-        let result = result.and_then(|response| {
-            let held = call.shared.limits.hold(response.bytes(), || call.peer())?;
-            Ok((response, held))
-        });
-        call.count(&result);
-        let (sent, _held) = match result {
-            Ok((response, held)) => (sink.success(response), held),
-            Err(error) => (sink.fail(status::status(&error)), None),
-        };
-        // An error here is a call that is over already.
-        call.leave(&mut place, sent.map(drop), &mut requests).await;
-    });
+/// Runs the query. The answer is kept by the transport until its client has taken it, and counts until then in
+/// `max_answer_bytes`. `is_gone` tells whether nobody waits for it any more, by which nobody is woken.
+pub async fn answer<T: Answer>(
+    call: &Call,
+    query: Result<Query<impl Read<T>>>,
+    is_gone: impl FnMut() -> bool,
+) -> Result<(T, Option<Held>)> {
+    let is_unbounded = matches!(query, Ok(Query { cost: Cost::Unbounded, .. }));
+    let counted = Counted::begin(&call.core, is_unbounded);
+    let response = match query.and_then(|query| begin(call, &counted, query))? {
+        Begun::Now(response) => response,
+        Begun::Later(queued) => later(call, queued, is_gone).await?,
+    };
+    // What comes now takes no thread, and as long as the client likes.
+    drop(counted);
+    let held = call.core.limits.hold(response.bytes(), || call.peer())?;
+    Ok((response, held))
 }
 
-enum Answer<T> {
+enum Begun<T> {
     Now(T),
     Later(Queued<T>),
 }
@@ -205,55 +192,51 @@ struct Queued<T> {
 }
 
 /// Reads here and now where that is quick, and hands the query to a worker thread where it is not.
-fn begin<T: Send + 'static>(
+fn begin<T: Answer>(
     call: &Call,
     counted: &Counted<'_>,
-    query: Query<impl Fn(&Store, Wait<'_>) -> Result<T> + Clone + Send + 'static>,
-) -> Result<Answer<T>> {
+    query: Query<impl Read<T>>,
+) -> Result<Begun<T>> {
     let Query { cost, read } = query;
     // What would have to wait does so on a worker thread.
-    let here = || match read(&call.shared.store, Wait::No) {
+    let here = || match read(&call.core.store, Wait::No) {
         Err(Error::Unavailable(_)) => Ok(None),
         read => read.map(Some),
     };
     if counted.is_for_here(cost) {
         if let Some(response) = here()? {
-            return Ok(Answer::Now(response));
+            return Ok(Begun::Now(response));
         }
     }
     match queue(call, cost, read.clone()) {
-        Err(refused) if cost == Cost::Page => here()?.map(Answer::Now).ok_or(refused),
-        queued => queued.map(Answer::Later),
+        Err(refused) if cost == Cost::Page => here()?.map(Begun::Now).ok_or(refused),
+        queued => queued.map(Begun::Later),
     }
 }
 
 /// The result of a query that a worker thread has, or why nobody waits for it any more: then the query
 /// ends too.
-async fn later<M, T>(call: &Call, requests: &mut Requests<M>, queued: Queued<T>) -> Result<T> {
+async fn later<T>(call: &Call, queued: Queued<T>, mut is_gone: impl FnMut() -> bool) -> Result<T> {
     let Queued { result, stop, _ticket } = queued;
     // A worker that is to stop drops what waits.
     let lost = || stop.reason().map_or_else(lost_job, Error::from);
     let result = async { result.await.unwrap_or_else(|_| Err(lost())) };
     let look = || {
-        if is_over(requests) {
+        if is_gone() {
             stop.stop(Reason::ClientGone);
         }
         stop.check().map_or_else(|why| Look::Over(Err(why)), |()| Look::In(LOOK))
     };
-    call.shared.sweep.watch(None, result, look).await
+    call.core.sweep.watch(None, result, look).await
 }
 
 /// Between two looks at whether the client still waits.
 const LOOK: Duration = Duration::from_millis(50);
 
-fn queue<T: Send + 'static>(
-    call: &Call,
-    cost: Cost,
-    read: impl Fn(&Store, Wait<'_>) -> Result<T> + Send + 'static,
-) -> Result<Queued<T>> {
-    let (stop, shared) = (stop(call), &call.shared);
+fn queue<T: Answer>(call: &Call, cost: Cost, read: impl Read<T>) -> Result<Queued<T>> {
+    let (stop, core) = (stop(call), &call.core);
     let (reply, result) = oneshot::channel();
-    let (for_job, store) = (stop.clone(), shared.store.clone());
+    let (for_job, store) = (stop.clone(), core.store.clone());
     let job = move || {
         let result = for_job.check().and_then(|()| read(&store, Wait::Until(&for_job)));
         // OK to fail: the call is over.
@@ -261,10 +244,10 @@ fn queue<T: Send + 'static>(
     };
     let peer = call.peer();
     let ticket = match cost {
-        Cost::Unbounded => shared.unary.submit_long(&peer, job),
-        _ => shared.unary.submit(&peer, job),
+        Cost::Unbounded => core.unary.submit_long(&peer, job),
+        _ => core.unary.submit(&peer, job),
     };
-    let _ticket = ticket.map_err(|refused| shared.limits.unary_refused(refused))?;
+    let _ticket = ticket.map_err(|refused| core.limits.unary_refused(refused))?;
     Ok(Queued { result, stop, _ticket })
 }
 
@@ -275,10 +258,10 @@ fn lost_job() -> Error {
 
 /// Why a query must end.
 fn stop(call: &Call) -> Stop {
-    let max_ms = call.shared.config.unary_timeout_ms;
+    let max_ms = call.core.config.unary_timeout_ms;
     let until = Instant::now() + Duration::from_millis(max_ms);
     let limit = format!("unary_timeout_ms: the query took more than {max_ms} ms, with its wait");
-    call.stop(&call.shared.stopping.queries)
+    call.stop(&call.core.stopping.queries)
         .when(move || Instant::now() >= until, Reason::Limit(limit))
 }
 

@@ -3,15 +3,17 @@
 
 use grpcio::RpcStatus;
 
+use crate::calls::rows::{each_row, parse, within};
+use crate::calls::wire::{Incoming, OfRows};
+use crate::calls::{status::status as status_of, token, validate};
 use crate::config::Config;
 use crate::error::{Error, Result};
+use crate::grpc::status::encoded;
 use crate::model::Filter;
 use crate::proto::report::{
     CreateInvoiceBatch, CreateInvoiceRequest, ExportRequest, ListInvoicesRequest, ReconcileEvent,
     ReconcileEventBatch, SummaryRequest,
 };
-use crate::service::wire::{Incoming, OfRows};
-use crate::service::{codec, status, token, validate};
 
 /// Takes the bytes of a message as a call does; returns how many bytes of text the server keeps of it.
 pub type Decoder = fn(&[u8]) -> Result<usize>;
@@ -74,9 +76,9 @@ pub fn events(bytes: &[u8]) -> Result<usize> {
 
 fn each<M: OfRows>(bytes: &[u8], row: Decoder) -> Result<usize> {
     let Config { max_message_bytes, max_batch_rows, .. } = Config::default();
-    codec::within::<M::Row>(M::NAME, bytes.len(), max_message_bytes)?;
+    within::<M::Row>(M::NAME, bytes.len(), max_message_bytes)?;
     let mut most = 0;
-    codec::each_row::<M>(M::NAME, bytes, max_batch_rows, |bytes| {
+    each_row::<M>(M::NAME, bytes, max_batch_rows, |bytes| {
         most = row(bytes)?.max(most);
         Ok(())
     })?;
@@ -105,11 +107,11 @@ pub fn page_token(bytes: &[u8]) -> Result<usize> {
 }
 
 fn parsed<M: Incoming>(what: &str, bytes: &[u8], max_bytes: usize) -> Result<M> {
-    codec::within::<M>(what, bytes.len(), max_bytes)?;
-    codec::parse(what, bytes)
+    within::<M>(what, bytes.len(), max_bytes)?;
+    parse(what, bytes)
 }
 
 /// The status of an error, as a client gets it.
 pub fn status(error: &Error) -> RpcStatus {
-    status::status(error)
+    encoded(&status_of(error))
 }

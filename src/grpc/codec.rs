@@ -8,10 +8,9 @@ use std::marker::PhantomData;
 use grpcio::{GrpcSlice, Marshaller, MessageReader, Method};
 use protobuf::Message;
 
-use crate::config::Config;
+use crate::calls::rows::{parse, within};
+use crate::calls::wire::{Incoming, OfRows};
 use crate::error::{Error, Result};
-use crate::proto::report::Summary;
-use crate::service::wire::{self, Incoming, OfRows};
 
 /// A request as it came.
 ///
@@ -50,53 +49,16 @@ impl<M: Incoming> Request<M> {
 }
 
 impl<M: OfRows> Request<M> {
-    /// Hands each row of the message to `take`, as it came, or says what is wrong with the message, under the
-    /// name `what`. One over a limit of `config` is not looked at.
-    pub fn rows(
+    /// Hands the bytes of the message, under the name `what`, to `read`. More than `max_bytes` are not looked at.
+    pub fn encoded(
         self,
         what: impl Display,
-        config: &Config,
-        take: impl FnMut(&[u8]) -> Result<()>,
+        max_bytes: usize,
+        read: impl FnOnce(&[u8]) -> Result<()>,
     ) -> Result<()> {
-        within::<M::Row>(&what, self.bytes(), config.max_message_bytes)?;
-        self.read(|bytes| each_row::<M>(what, bytes, config.max_batch_rows, take))
+        within::<M::Row>(&what, self.bytes(), max_bytes)?;
+        self.read(read)
     }
-}
-
-/// [`Request::rows`] of the bytes of a message.
-pub fn each_row<M: OfRows>(
-    what: impl Display,
-    bytes: &[u8],
-    max_rows: usize,
-    mut take: impl FnMut(&[u8]) -> Result<()>,
-) -> Result<()> {
-    if !M::IS_BATCH {
-        return take(bytes);
-    }
-    let malformed =
-        |why| Error::invalid(what.to_string(), format!("begins a malformed batch: {why}"));
-    let rows = wire::rows(bytes, max_rows).map_err(malformed)?;
-    if rows.len() > max_rows {
-        let message = format!("{what} begins a batch of more than {max_rows} rows, max_batch_rows");
-        return Err(Error::Exhausted { message, retry_after: None });
-    }
-    rows.into_iter().try_for_each(take)
-}
-
-/// Refuses a message of more than `max_bytes`.
-pub fn within<M: Incoming>(what: impl Display, bytes: usize, max_bytes: usize) -> Result<()> {
-    if bytes <= max_bytes {
-        return Ok(());
-    }
-    let message = format!("{what} has {bytes} bytes; {} is {max_bytes}", M::SIZE_LIMIT);
-    Err(Error::Exhausted { message, retry_after: None })
-}
-
-/// The message in `bytes`, or what is wrong with it, under the name `what`.
-pub fn parse<M: Incoming>(what: impl Display, bytes: &[u8]) -> Result<M> {
-    wire::check(M::SHAPE, bytes)
-        .and_then(|()| M::parse_from_bytes(bytes).map_err(|error| error.to_string()))
-        .map_err(|why| Error::invalid(what.to_string(), format!("not a valid message: {why}")))
 }
 
 /// The pieces of a message together.
@@ -125,28 +87,6 @@ pub struct Encoded(Cell<GrpcSlice>);
 impl<B: Into<GrpcSlice>> From<B> for Encoded {
     fn from(bytes: B) -> Encoded {
         Encoded(Cell::new(bytes.into()))
-    }
-}
-
-/// What answers a unary call.
-pub trait Response {
-    /// Its bytes that are kept until the client takes them.
-    fn bytes(&self) -> usize;
-}
-
-impl Response for Encoded {
-    fn bytes(&self) -> usize {
-        let slice = self.0.take();
-        let bytes = slice.len();
-        self.0.set(slice);
-        bytes
-    }
-}
-
-/// It is small: a line a currency.
-impl Response for Summary {
-    fn bytes(&self) -> usize {
-        0
     }
 }
 

@@ -1,0 +1,143 @@
+//! What all calls have in common: who calls, the reasons to end, and the count.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::calls::Core;
+use crate::config::Config;
+use crate::error::{Error, Result};
+use crate::peer::Peer;
+use crate::stop::{Reason, Stop};
+
+/// How long a stop of the server bears with a query, and with a client that neither sends nor takes.
+pub const STOP_GRACE: Duration = Duration::from_millis(250);
+
+/// What a stop of the server tells, in the order of the fields. Each has the reason of those after it.
+pub struct Stopping {
+    /// No calls come any more, and who waits for a client that does nothing ends.
+    pub waits: Stop,
+    /// [`STOP_GRACE`] later: queries end.
+    pub queries: Stop,
+    /// After `drain_timeout_ms`: every call ends.
+    pub calls: Stop,
+}
+
+impl Default for Stopping {
+    fn default() -> Stopping {
+        let calls = Stop::default();
+        let queries = calls.child();
+        Stopping { waits: queries.child(), queries, calls }
+    }
+}
+
+/// One call.
+pub struct Call {
+    pub core: Arc<Core>,
+    /// That of its peer, as [`Peer::new`] takes it.
+    name: String,
+    is_late: Arc<dyn Fn() -> bool + Send + Sync>,
+}
+
+impl Call {
+    /// A call of the peer `name`; `is_late` tells whether its client's deadline has passed.
+    pub fn new(
+        core: &Arc<Core>,
+        name: String,
+        is_late: impl Fn() -> bool + Send + Sync + 'static,
+    ) -> Call {
+        core.calls_open.fetch_add(1, Ordering::Relaxed);
+        Call { core: Arc::clone(core), name, is_late: Arc::new(is_late) }
+    }
+
+    pub fn peer(&self) -> Peer {
+        Peer::new(&self.name)
+    }
+
+    /// Whether the client's deadline has passed.
+    pub fn is_late(&self) -> bool {
+        (self.is_late)()
+    }
+
+    /// Why the call must end: the reasons of `parent`, and the client's deadline. gRPC looks at none of
+    /// its own: it would reset the stream at the moment at which the client's timer rings, and some
+    /// clients make INTERNAL of the one that they see first.
+    pub fn stop(&self, parent: &Stop) -> Stop {
+        let is_late = Arc::clone(&self.is_late);
+        parent.when(move || is_late(), Reason::Deadline)
+    }
+
+    /// How long the first message may take from now on.
+    pub fn first_message_limit(&self) -> Duration {
+        match self.core.stopping.waits.is_stopped() {
+            true => Duration::ZERO,
+            false => first_message_limit(&self.core.config).0,
+        }
+    }
+
+    /// Why a call ends whose first message took longer.
+    pub fn without_message(&self) -> Error {
+        if let Some(reason) = self.core.stopping.waits.reason() {
+            return reason.into();
+        }
+        let missing = &self.core.metrics.calls_without_message;
+        missing.add(1);
+        let (limit, name) = first_message_limit(&self.core.config);
+        let why = format!("{name}: no message came in {} ms", limit.as_millis());
+        if self.core.seldom.is_time() {
+            log::warn!("a call of {} was ended: {why}; {} so far", self.name, missing.get());
+        }
+        Error::DeadlineExceeded(why)
+    }
+
+    /// Counts a call that ended, and logs why it failed.
+    pub fn count<T>(&self, result: &Result<T>) {
+        let metrics = &self.core.metrics;
+        let Err(error) = result else { return metrics.calls_ok.add(1) };
+        metrics.calls_failed.add(1);
+        // What is over is over for a reason of ours, if there is one.
+        let reason = (*error == Error::Cancelled)
+            .then(|| self.stop(&self.core.stopping.calls).reason())
+            .flatten();
+        let error = reason.map_or_else(|| error.clone(), Error::from);
+        log::debug!("a call of {} failed: {error}", self.name);
+    }
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        self.core.calls_open.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// The limit on the time of the first message, and its name.
+fn first_message_limit(config: &Config) -> (Duration, &'static str) {
+    let limits = [
+        (config.first_message_timeout_ms, "first_message_timeout_ms"),
+        (config.idle_timeout_ms, "idle_timeout_ms"),
+    ];
+    let (limit, name) = if limits[0].0 <= limits[1].0 { limits[0] } else { limits[1] };
+    (Duration::from_millis(limit), name)
+}
+
+/// Says now and then that it is time: for what could otherwise fill the log.
+pub struct Seldom {
+    start: Instant,
+    /// In milliseconds after `start`.
+    next: AtomicU64,
+}
+
+impl Default for Seldom {
+    fn default() -> Seldom {
+        Seldom { start: Instant::now(), next: AtomicU64::new(0) }
+    }
+}
+
+impl Seldom {
+    /// Once a second at the most.
+    pub fn is_time(&self) -> bool {
+        let now = self.start.elapsed().as_millis() as u64;
+        let next = |next| (now >= next).then_some(now + 1000);
+        self.next.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next).is_ok()
+    }
+}

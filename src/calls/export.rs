@@ -1,0 +1,239 @@
+//! ExportInvoices and ExportInvoiceBatches.
+//!
+//! An export has two sides with a bounded channel of chunks between them. The *scan* runs in turns
+//! on worker threads and is parked while the channel is full; it is woken like a future, by the
+//! room in the channel. The other side is the transport's, which takes chunks as fast as the client's flow
+//! control lets it. Dropping either side ends the other.
+
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use futures::task::{waker_ref, ArcWake};
+use futures::Stream;
+
+use crate::bridge::{self, Receiver, SendTimeoutError, Sender, TrySendError};
+use crate::calls::call::Call;
+use crate::calls::limits::Permit;
+use crate::calls::watch::Watch;
+use crate::calls::{validate, Core};
+use crate::error::{Error, Result};
+use crate::peer::Peer;
+use crate::proto::report::ExportRequest;
+use crate::stop::{Reason, Stop};
+use crate::store::encode::Chunk;
+use crate::store::scan::{Ahead, Offer, Scan, Set, Turn};
+use crate::workers::Ticket;
+
+/// An export that was admitted. Dropping it ends its scan.
+pub struct Export {
+    chunks: Receiver<Chunk>,
+    verdict: Verdict,
+    _scan: ScanEnd,
+}
+
+impl Export {
+    /// Admits the call and schedules its scan, whose chunks have up to `quick_chunk_bytes` for a client that is
+    /// quick.
+    pub fn start(
+        call: &Call,
+        watch: &Watch,
+        request: ExportRequest,
+        quick_chunk_bytes: usize,
+    ) -> Result<Export> {
+        let core = &call.core;
+        let (filter, after, max_rows) = validate::export(request)?;
+        // The set is what is committed now, whenever the scan has its first turn.
+        let until = core.store.committed_sequence();
+        let peer = call.peer();
+        let permit = core.limits.admit(&core.limits.exports, &peer)?;
+        let set = Set { filter, after, until, max_rows };
+        let scan = core.store.scan(set, quick_chunk_bytes);
+        let (sender, chunks) = bridge::bounded(core.config.export_queue_chunks);
+        let verdict = Verdict::default();
+        let task = Arc::new(ScanTask {
+            turn: Mutex::new(Some((scan, sender))),
+            is_parked: AtomicBool::new(false),
+            place: Mutex::new(Place::None),
+            verdict: Arc::clone(&verdict),
+            stop: watch.stop.clone(),
+            core: Arc::clone(core),
+            peer,
+            _permit: permit,
+        });
+        let _scan = ScanEnd(Arc::clone(&task));
+        task.schedule();
+        Ok(Export { chunks, verdict, _scan })
+    }
+
+    /// The next chunk; `None` after the last one, and then [`Export::end`] tells whether it was the last.
+    pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Chunk>> {
+        Pin::new(&mut self.chunks).poll_next(cx)
+    }
+
+    /// How the scan ended; to be asked once, after its last chunk.
+    pub fn end(&self) -> Result<()> {
+        let verdict = self.verdict.lock().unwrap_or_else(|e| e.into_inner()).take();
+        let lost = || Err(Error::Internal("a scan ended without its last row".to_owned()));
+        verdict.unwrap_or_else(lost)
+    }
+}
+
+/// The error of an export that may go on after `cursor`, with how to.
+pub fn go_on(error: Error, cursor: i64) -> Error {
+    let go_on = |why| format!("{why}; go on with after_sequence={cursor}");
+    match error {
+        Error::DeadlineExceeded(why) => Error::DeadlineExceeded(go_on(why)),
+        Error::Unavailable(why) => Error::Unavailable(go_on(why)),
+        other => other,
+    }
+}
+
+/// How the scan ended; `None` while it has not.
+type Verdict = Arc<Mutex<Option<Result<()>>>>;
+
+/// The scan of an export between and during its turns.
+struct ScanTask {
+    /// Taken out for each turn.
+    turn: Mutex<Option<(Scan, Sender<Chunk>)>>,
+    /// Whether the next wake-up is to schedule a turn.
+    is_parked: AtomicBool,
+    place: Mutex<Place>,
+    verdict: Verdict,
+    /// That of the call.
+    stop: Stop,
+    core: Arc<Core>,
+    peer: Peer,
+    /// As long as the call or a turn of its scan goes on.
+    _permit: Permit,
+}
+
+/// The place of a scan in the queue for turns.
+enum Place {
+    /// It has not asked for one.
+    None,
+    /// That of its last turn, or of the next one.
+    Last { _ticket: Ticket },
+    /// It gets no more.
+    Over,
+}
+
+/// The call's hold on its scan: dropped, it takes the scan out of the queue. A turn under way sees that
+/// its receiver is gone.
+struct ScanEnd(Arc<ScanTask>);
+
+impl Drop for ScanEnd {
+    fn drop(&mut self) {
+        *self.0.place() = Place::Over;
+    }
+}
+
+impl ArcWake for ScanTask {
+    fn wake_by_ref(task: &Arc<ScanTask>) {
+        if task.is_parked.swap(false, Ordering::AcqRel) {
+            Arc::clone(task).schedule();
+        }
+    }
+}
+
+impl ScanTask {
+    fn schedule(self: Arc<Self>) {
+        // Held meanwhile: the turn may be over, and the next one asked for, before this returns.
+        let mut place = self.place();
+        if matches!(*place, Place::Over) {
+            return;
+        }
+        let task = Arc::clone(&self);
+        match self.core.exports.submit(&self.peer, move || task.run()) {
+            Ok(_ticket) => *place = Place::Last { _ticket },
+            // The queue has room for every export, so the server is stopping.
+            Err(_) => {
+                let stopping = Some(Err(Reason::Stopping.into()));
+                *self.verdict.lock().unwrap_or_else(|e| e.into_inner()) = stopping;
+                drop(self.take());
+            }
+        }
+    }
+
+    fn place(&self) -> MutexGuard<'_, Place> {
+        self.place.lock().unwrap_or_else(|e| e.into_inner())
+    }
+
+    fn take(&self) -> Option<(Scan, Sender<Chunk>)> {
+        self.turn.lock().unwrap_or_else(|e| e.into_inner()).take()
+    }
+
+    /// One turn. Dropping the sender ends the stream.
+    fn run(self: Arc<Self>) {
+        let Some((mut scan, sender)) = self.take() else { return };
+        let (start, closed) = (Instant::now(), sender.closed());
+        let stop = self.stop.when(move || closed.get(), Reason::ClientGone);
+        let turn = scan.turn(
+            &stop,
+            |block| self.ahead(block),
+            || self.is_turn_over(&sender, start),
+            |chunk| self.offer(&sender, chunk, start),
+        );
+        let verdict = match turn {
+            Ok(Turn::Paused) => return self.park(scan, sender),
+            Ok(Turn::Done) => Ok(()),
+            Err(error) => Err(error),
+        };
+        *self.verdict.lock().unwrap_or_else(|e| e.into_inner()) = Some(verdict);
+    }
+
+    /// Has an idle thread scan the block, if there is one. Returns how to wait for it.
+    fn ahead(&self, block: Ahead) -> Option<impl FnOnce() -> Result<Vec<Chunk>>> {
+        let fork = self.core.exports.fork(&self.peer, block)?;
+        Some(move || fork.finish()?)
+    }
+
+    fn offer(&self, sender: &Sender<Chunk>, chunk: Chunk, turn_start: Instant) -> Offer {
+        match sender.try_send(chunk) {
+            Ok(()) if self.is_turn_over(sender, turn_start) => Offer::TakenLast,
+            Ok(()) => Offer::Taken,
+            Err(TrySendError::Full(chunk)) if !self.core.exports.has_waiting() => {
+                match sender.send_timeout(chunk, millis(self.core.config.park_after_ms)) {
+                    Ok(()) => Offer::TakenLate,
+                    Err(SendTimeoutError::Timeout(_) | SendTimeoutError::Disconnected(_)) => {
+                        Offer::Refused
+                    }
+                }
+            }
+            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => Offer::Refused,
+        }
+    }
+
+    /// Whether another scan is better served: one waits for the thread, and this one has had its time or
+    /// finds no room for a chunk.
+    fn is_turn_over(&self, sender: &Sender<Chunk>, turn_start: Instant) -> bool {
+        let turn = millis(self.core.config.export_turn_ms);
+        self.core.exports.has_waiting() && (sender.is_full() || turn_start.elapsed() >= turn)
+    }
+
+    /// Keeps the scan until there is room for its next chunk. It holds no thread and nothing of
+    /// SQLite meanwhile.
+    fn park(self: Arc<Self>, scan: Scan, sender: Sender<Chunk>) {
+        let waker = waker_ref(&self);
+        // Before the lock: it may wake here and now. Whatever woke before `is_parked` is seen by the look below.
+        let _ = sender.poll_ready(&mut Context::from_waker(&waker));
+        let mut turn = self.turn.lock().unwrap_or_else(|e| e.into_inner());
+        let (_, sender) = turn.insert((scan, sender));
+        self.is_parked.store(true, Ordering::SeqCst);
+        let (is_closed, is_full) = (sender.is_closed(), sender.is_full());
+        drop(turn);
+        if is_closed {
+            drop(self.take());
+        } else if is_full {
+            self.core.metrics.scans_parked.add(1);
+        } else {
+            ArcWake::wake_by_ref(&self);
+        }
+    }
+}
+
+fn millis(n: u64) -> Duration {
+    Duration::from_millis(n)
+}

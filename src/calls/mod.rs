@@ -1,0 +1,67 @@
+//! The calls of `billing.v1.ReportService` without a transport: what each does, for whoever carries it.
+//!
+//! A transport makes a [`Call`](call::Call) for each call, hands in its messages, and takes plain streams: an
+//! export gives chunks, an upload takes rows, a reconcile takes events and gives acknowledgements. Admission,
+//! validation, the limits on time and the one table of statuses are here.
+//!
+//! Nothing here blocks: what reads the database is a job of a worker thread, what writes is a job of the
+//! writer, and the future of the call waits for either. (The exception, with its bound, is a small read: see
+//! `unary`.)
+//!
+//! | module | what it is |
+//! |---|---|
+//! | `unary` | GetSummary and ListInvoices |
+//! | `export` | ExportInvoices and ExportInvoiceBatches |
+//! | `bulk_create`, `reconcile` | the calls that write |
+//! | `validate` | from messages to the model |
+//! | `status` | from errors to statuses: the one table |
+//! | `rows`, `wire`, `token`, `limits`, `watch` | their tools |
+//! | `call` | what all have in common: who calls, the reasons to end, the count |
+//! | `sweep` | the thread that looks after calls that wait |
+
+pub mod bulk_create;
+pub mod call;
+pub mod export;
+pub mod limits;
+pub mod reconcile;
+pub mod rows;
+pub mod status;
+pub mod sweep;
+pub mod token;
+pub mod unary;
+pub mod validate;
+pub mod watch;
+pub mod wire;
+
+use std::sync::atomic::AtomicUsize;
+use std::sync::Arc;
+
+use crate::config::Config;
+use crate::metrics::Metrics;
+use crate::store::Store;
+use crate::workers::Queue;
+use call::{Seldom, Stopping};
+use limits::Limits;
+use sweep::Sweep;
+use unary::UnderWay;
+
+/// What all calls share.
+pub struct Core {
+    pub config: Config,
+    pub store: Store,
+    pub metrics: Arc<Metrics>,
+    pub limits: Limits,
+    /// The threads of the unary calls.
+    pub unary: Queue,
+    pub unary_calls: UnderWay,
+    /// The threads of the exports; the queue has room for every export that is admitted.
+    pub exports: Queue,
+    /// The thread that moves uploads to disk; the queue has room for every upload that is admitted.
+    pub spool: Queue,
+    pub sweep: Sweep,
+    /// Calls that are open, those without a message too.
+    pub calls_open: AtomicUsize,
+    pub stopping: Stopping,
+    /// For the log of calls without a message.
+    pub seldom: Seldom,
+}

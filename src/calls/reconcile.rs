@@ -1,0 +1,154 @@
+//! Reconcile and ReconcileBatches: two halves that fail as one. The first takes events into a bounded
+//! channel; the second takes all that are at hand, has the writer apply them in one job, and gives their
+//! acknowledgements after the commit. One owner a half: two senders cannot be written.
+//!
+//! A batch passes the channel as its events, the last of which is marked. So what waits and what is applied at
+//! once are counted in events, whatever the messages are.
+
+use std::sync::Arc;
+use std::vec::IntoIter;
+
+use futures::StreamExt;
+use protobuf::EnumOrUnknown;
+
+use crate::bridge::{self, Receiver, Sender};
+use crate::calls::call::Call;
+use crate::calls::limits::Permit;
+use crate::calls::rows::{each_row, parse};
+use crate::calls::wire::OfRows;
+use crate::calls::{validate, Core};
+use crate::error::{Error, Result};
+use crate::model::{Ack, Event};
+use crate::proto::report::{ReconcileAck, ReconcileEvent};
+
+/// What passes from the first half to the second.
+struct Item {
+    /// `None` for a message without events.
+    event: Option<Event>,
+    /// Whether it is the last of its message.
+    is_last: bool,
+}
+
+/// Admits the call. Its halves end together: an error of either is that of the call.
+pub fn start(call: &Call) -> Result<(Intake, Outlet)> {
+    let core = &call.core;
+    let permit = core.limits.admit(&core.limits.reconciles, &call.peer())?;
+    let (queue, queued) = bridge::bounded(core.config.reconcile_queue_events);
+    let intake = Intake { queue, items: Vec::new(), max_batch_rows: core.config.max_batch_rows };
+    let outlet = Outlet {
+        core: Arc::clone(core),
+        queued,
+        applied: Vec::new().into_iter(),
+        ends: Vec::new().into_iter(),
+        acks: Vec::new(),
+        _permit: permit,
+    };
+    Ok((intake, outlet))
+}
+
+/// The first half. Dropping it tells the other that there are no more.
+pub struct Intake {
+    queue: Sender<Item>,
+    /// Of the message at hand.
+    items: Vec<Item>,
+    max_batch_rows: usize,
+}
+
+impl Intake {
+    /// Takes the events of an encoded message, all of it or nothing; [`Intake::hand_over`] is next.
+    pub fn take<M: OfRows<Row = ReconcileEvent>>(&mut self, message: &[u8]) -> Result<()> {
+        let items = &mut self.items;
+        each_row::<M>(M::NAME, message, self.max_batch_rows, |row| {
+            let event = match M::IS_BATCH {
+                true => parse(format_args!("events[{}]", items.len()), row)?,
+                false => parse(M::NAME, row)?,
+            };
+            items.push(Item { event: Some(validate::event(event)), is_last: false });
+            Ok(())
+        })
+    }
+
+    /// Hands the message over, when there is room; [`Error::Cancelled`] when the other half is gone.
+    pub async fn hand_over(&mut self) -> Result<()> {
+        match self.items.last_mut() {
+            Some(last) => last.is_last = true,
+            None => self.items.push(Item { event: None, is_last: true }),
+        }
+        for item in self.items.drain(..) {
+            self.queue.send(item).await.map_err(|_| Error::Cancelled)?;
+        }
+        Ok(())
+    }
+}
+
+/// The second half.
+pub struct Outlet {
+    core: Arc<Core>,
+    queued: Receiver<Item>,
+    /// What was applied and not given yet.
+    applied: IntoIter<Ack>,
+    /// How many of those each message has that ended among them, where it is not told yet.
+    ends: IntoIter<usize>,
+    /// Of the message at hand.
+    acks: Vec<ReconcileAck>,
+    _permit: Permit,
+}
+
+impl Outlet {
+    /// Applies the events at hand, and waits for some. False when there are no more.
+    pub async fn apply(&mut self) -> Result<bool> {
+        // What is left is of a message that has not ended.
+        self.acks.extend(self.applied.by_ref().map(ack_message));
+        let Some(first) = self.queued.next().await else { return Ok(false) };
+        let most = self.core.config.reconcile_batch_events;
+        let (events, ends) = at_hand(first, &mut self.queued, most);
+        let count = events.len();
+        let applied = match count {
+            0 => Vec::new(),
+            _ => self.core.store.apply(events)?.await?,
+        };
+        self.core.metrics.events_acknowledged.add(count as u64);
+        (self.applied, self.ends) = (applied.into_iter(), ends.into_iter());
+        Ok(true)
+    }
+
+    /// The acknowledgements of the next message that is applied whole, to be taken out; `None` where there is
+    /// none at hand.
+    pub fn answer(&mut self) -> Option<&mut Vec<ReconcileAck>> {
+        let end = self.ends.next()?;
+        self.acks.extend(self.applied.by_ref().take(end).map(ack_message));
+        Some(&mut self.acks)
+    }
+
+    /// Whether [`Outlet::answer`] has one more.
+    pub fn has_answer(&self) -> bool {
+        self.ends.len() > 0
+    }
+}
+
+/// The events at hand, `max` at the most; and of each message that ends among them, how many of them it has.
+fn at_hand(first: Item, queued: &mut Receiver<Item>, max: usize) -> (Vec<Event>, Vec<usize>) {
+    let (mut events, mut ends, mut ended) = (Vec::new(), Vec::new(), 0);
+    let mut next = Some(first);
+    while let Some(Item { event, is_last }) = next {
+        events.extend(event);
+        if is_last {
+            ends.push(events.len() - ended);
+            ended = events.len();
+        }
+        next = (events.len() < max).then(|| queued.try_recv()).flatten();
+    }
+    (events, ends)
+}
+
+fn ack_message(ack: Ack) -> ReconcileAck {
+    ReconcileAck {
+        event_id: ack.event_id,
+        outcome: EnumOrUnknown::from_i32(ack.outcome),
+        invoice_status: EnumOrUnknown::from_i32(ack.invoice_status),
+        outstanding_cents: ack.outstanding_cents,
+        duplicate: ack.duplicate,
+        message: ack.message,
+        ..Default::default()
+    }
+}

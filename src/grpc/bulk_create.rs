@@ -1,0 +1,134 @@
+//! BulkCreate and BulkCreateBatches on gRPC.
+//!
+//! The call is watched until the commit: grpcio shows a cancel as the end of the requests, like a half-close,
+//! and tells of it a moment later.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use futures::future::poll_fn;
+use futures::{Sink, StreamExt};
+use futures_timer::Delay;
+use grpcio::{DuplexSink, RpcContext, WriteFlags};
+
+use crate::calls::bulk_create::Upload;
+use crate::calls::watch::Watch;
+use crate::calls::wire::OfRows;
+use crate::error::{Error, Result};
+use crate::grpc::call::{send, Call, Requests};
+use crate::grpc::codec::Request;
+use crate::grpc::echo::Echoes;
+use crate::grpc::Shared;
+use crate::proto::report::{BulkResult, CreateInvoiceRequest};
+
+/// Request metadata by which a client says that its upload will end in a commit.
+const COMMIT_HEADER: (&str, &[u8]) = ("billstream-commit", b"required");
+
+/// For threads that are not the server's: gRPC lets any thread of the process that waits for events,
+/// that of a client in the same program too, read any connection. 5 ms were enough in 10,000 tries
+/// on two cores with a load of 20, 1 ms was not.
+const SETTLE: Duration = Duration::from_millis(10);
+
+type Results = DuplexSink<BulkResult>;
+
+/// `M` is a message of the stream.
+pub fn bulk_create<M: OfRows<Row = CreateInvoiceRequest>>(
+    shared: &Arc<Shared>,
+    ctx: RpcContext<'_>,
+    mut requests: Requests<M>,
+    mut sink: Results,
+) {
+    let call = Call::new(shared, &ctx);
+    let needs_commit = needs_commit(&ctx);
+    ctx.spawn(async move {
+        let result = match call.first(&mut requests).await {
+            Ok(first) => {
+                Box::pin(admitted(&call, first, &mut requests, &mut sink, needs_commit)).await
+            }
+            Err(error) => Err(error),
+        };
+        call.count(&result);
+        call.finish(sink, requests, &result).await;
+    });
+}
+
+/// Whether the client said that a commit will come. Any other word is refused: who misspells a safety must
+/// not go without it.
+fn needs_commit(ctx: &RpcContext<'_>) -> Result<bool> {
+    let (name, required) = COMMIT_HEADER;
+    let mut words = ctx.request_headers().iter().filter(|(header, _)| *header == name).peekable();
+    let is_said = words.peek().is_some();
+    match words.all(|(_, word)| word == required) {
+        true => Ok(is_said),
+        false => Err(Error::invalid(name, "has the one value \"required\", or is left out")),
+    }
+}
+
+/// An upload whose first request came, or which ended without one.
+async fn admitted<M: OfRows<Row = CreateInvoiceRequest>>(
+    call: &Call,
+    first: Option<Request<M>>,
+    requests: &mut Requests<M>,
+    sink: &mut Results,
+    needs_commit: Result<bool>,
+) -> Result<()> {
+    let needs_commit = needs_commit?;
+    let upload = Upload::start(call)?;
+    let watch = Watch::new(call);
+    let work = async {
+        let upload = take(call, upload, first, requests, &watch).await?;
+        if !upload.is_committed() {
+            if needs_commit {
+                return Err(Error::Aborted("the upload ended without its commit".to_owned()));
+            }
+            settle(&call.shared.echoes, sink).await?;
+        }
+        let result = upload.create(cancelled(sink)).await?;
+        send(sink, result, WriteFlags::default()).await
+    };
+    watch.guard(work).await
+}
+
+/// Takes all requests.
+async fn take<M: OfRows<Row = CreateInvoiceRequest>>(
+    call: &Call,
+    mut upload: Upload,
+    first: Option<Request<M>>,
+    requests: &mut Requests<M>,
+    watch: &Watch,
+) -> Result<Upload> {
+    let max_bytes = call.core.config.max_message_bytes;
+    let mut next = first;
+    while let Some(request) = next {
+        upload.count(request.bytes())?;
+        request.encoded(upload.what(), max_bytes, |message| upload.take::<M>(message))?;
+        upload.make_room().await?;
+        // An error is a call that is over.
+        next =
+            watch.idle.during(requests.next()).await.transpose().map_err(|_| Error::Cancelled)?;
+    }
+    Ok(upload)
+}
+
+/// Waits until the news of a cancel must have come, if there was one; then looks for it. The end of
+/// the requests and the cancel are two events of one moment, but the thread that reads the
+/// connection may be held up between them: see [`Echoes`].
+async fn settle(echoes: &Echoes, sink: &mut Results) -> Result<()> {
+    echoes.call().await;
+    Delay::new(SETTLE).await;
+    match poll_fn(|cx| Poll::Ready(Pin::new(&mut *sink).poll_ready(cx))).await {
+        Poll::Ready(Err(_)) => Err(Error::Cancelled),
+        _ => Ok(()),
+    }
+}
+
+/// Ready when the call is over.
+async fn cancelled(sink: &mut Results) {
+    poll_fn(|cx| match Pin::new(&mut *sink).poll_ready(cx) {
+        Poll::Ready(Err(_)) => Poll::Ready(()),
+        _ => Poll::Pending,
+    })
+    .await
+}

@@ -1,0 +1,114 @@
+//! Reconcile and ReconcileBatches on gRPC.
+
+use std::sync::Arc;
+
+use futures::{try_join, StreamExt};
+use grpcio::{DuplexSink, RpcContext, WriteFlags};
+
+use crate::calls::reconcile::{start, Intake, Outlet};
+use crate::calls::watch::Watch;
+use crate::calls::wire::OfRows;
+use crate::config::Config;
+use crate::error::{Error, Result};
+use crate::grpc::call::{send, Call, Requests};
+use crate::grpc::codec::Request;
+use crate::grpc::Shared;
+use crate::proto::report::{ReconcileAck, ReconcileAckBatch, ReconcileEvent, ReconcileEventBatch};
+
+/// What answers a message of events.
+pub trait Answer: Sized + Send + 'static {
+    type Events: OfRows<Row = ReconcileEvent>;
+
+    /// The answer to a message with these acknowledgements.
+    fn of(acks: &mut Vec<ReconcileAck>) -> Self;
+}
+
+impl Answer for ReconcileAck {
+    type Events = ReconcileEvent;
+
+    fn of(acks: &mut Vec<ReconcileAck>) -> ReconcileAck {
+        acks.pop().unwrap_or_default()
+    }
+}
+
+impl Answer for ReconcileAckBatch {
+    type Events = ReconcileEventBatch;
+
+    fn of(acks: &mut Vec<ReconcileAck>) -> ReconcileAckBatch {
+        ReconcileAckBatch { acks: std::mem::take(acks), ..Default::default() }
+    }
+}
+
+pub fn reconcile<A: Answer>(
+    shared: &Arc<Shared>,
+    ctx: RpcContext<'_>,
+    mut events: Requests<A::Events>,
+    mut acks: DuplexSink<A>,
+) {
+    let call = Call::new(shared, &ctx);
+    ctx.spawn(async move {
+        let result = match call.first(&mut events).await {
+            Ok(Some(first)) => Box::pin(halves(&call, first, &mut events, &mut acks)).await,
+            // The client has ended its side at once, or the call is over.
+            Ok(None) => Ok(()),
+            Err(error) => Err(error),
+        };
+        call.count(&result);
+        call.finish(acks, events, &result).await;
+    });
+}
+
+async fn halves<A: Answer>(
+    call: &Call,
+    first: Request<A::Events>,
+    events: &mut Requests<A::Events>,
+    acks: &mut DuplexSink<A>,
+) -> Result<()> {
+    let (intake, outlet) = start(call)?;
+    let watch = Watch::new(call);
+    let take = async {
+        let take = take(first, events, intake, &watch, &call.core.config);
+        match watch.guard_taking(take).await {
+            Err(Error::Cancelled) => Err(Error::Cancelled),
+            // What was taken before is acknowledged nevertheless.
+            taken => Ok(taken),
+        }
+    };
+    let give = watch.guard_giving(give(outlet, acks, &watch));
+    let (taken, ()) = try_join!(take, give)?;
+    taken
+}
+
+/// The first half. Its end tells the other that there are no more.
+async fn take<M: OfRows<Row = ReconcileEvent>>(
+    first: Request<M>,
+    events: &mut Requests<M>,
+    mut intake: Intake,
+    watch: &Watch,
+    config: &Config,
+) -> Result<()> {
+    let mut next = Some(first);
+    while let Some(message) = next {
+        message.encoded(M::NAME, config.max_message_bytes, |bytes| intake.take::<M>(bytes))?;
+        intake.hand_over().await?;
+        // An error is a call that is over.
+        next = watch.idle.during(events.next()).await.transpose().map_err(|_| Error::Cancelled)?;
+    }
+    Ok(())
+}
+
+/// The second half.
+async fn give<A: Answer>(
+    mut outlet: Outlet,
+    sink: &mut DuplexSink<A>,
+    watch: &Watch,
+) -> Result<()> {
+    while outlet.apply().await? {
+        while let Some(acks) = outlet.answer() {
+            let answer = A::of(acks);
+            let flags = WriteFlags::default().buffer_hint(outlet.has_answer());
+            watch.stall.during(send(sink, answer, flags)).await?;
+        }
+    }
+    Ok(())
+}
