@@ -12,6 +12,8 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from billing.v1 import report_pb2 as pb
 from billing.v1 import report_pb2_grpc
 from google.rpc import error_details_pb2 as details
+from grpc_health.v1 import health_pb2  # noqa: F401: what clients have beside ours must not clash with it
+from grpc_status import rpc_status
 
 DEADLINE = 60  # seconds
 ROWS = 1_000
@@ -59,9 +61,8 @@ def expect(code, call):
 
 def detail(error, kind):
     """The one detail of an error, a message of this kind."""
-    trailers = dict(error.trailing_metadata())
-    status = details.Status.FromString(trailers["grpc-status-details-bin"])
-    assert status.code == error.code().value[0] and status.message == error.details()
+    # This holds the code and the message of the details to those of the call.
+    status = rpc_status.from_call(error)
     assert len(status.details) == 1, status
     message = kind()
     assert status.details[0].Unpack(message), status

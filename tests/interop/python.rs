@@ -5,10 +5,10 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// What is installed, unpinned: a client of today is what users have.
-const PACKAGES: [&str; 2] = ["grpcio", "grpcio-tools"];
-
-const PROTOS: [&str; 2] = ["billing/v1/report.proto", "google/rpc/error_details.proto"];
+/// What is installed, unpinned: a client of today is what users have. grpcio-status brings a `google.rpc` of its
+/// own, which must not clash with anything in `proto/`.
+const PACKAGES: [&str; 4] = ["grpcio", "grpcio-tools", "grpcio-status", "grpcio-health-checking"];
+const IMPORTS: &str = "import grpc, grpc_tools, grpc_status, grpc_health";
 
 /// An interpreter with everything that the scripts in `tests/interop` import.
 pub struct Python {
@@ -60,7 +60,7 @@ pub fn ready() -> Result<Python, String> {
 }
 
 fn imports_grpc(interpreter: &Path) -> bool {
-    run(Command::new(interpreter).args(["-c", "import grpc, grpc_tools"])).is_ok()
+    run(Command::new(interpreter).args(["-c", IMPORTS])).is_ok()
 }
 
 fn make_stubs(interpreter: &Path, stubs: &Path) -> Result<(), String> {
@@ -74,7 +74,20 @@ fn make_stubs(interpreter: &Path, stubs: &Path) -> Result<(), String> {
     ] {
         protoc.arg(format!("{flag}={}", dir.display()));
     }
-    run(protoc.args(PROTOS))
+    run(protoc.args(protos(&root().join("proto"))))
+}
+
+/// All that is in `proto/`, since that is what people generate.
+fn protos(dir: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for path in fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()) {
+        if path.is_dir() {
+            found.extend(protos(&path));
+        } else if path.extension().is_some_and(|ext| ext == "proto") {
+            found.push(path.strip_prefix(root()).unwrap().to_owned());
+        }
+    }
+    found
 }
 
 /// Runs a command; its last words when it fails.
