@@ -58,6 +58,12 @@ pub mod grpc;
 pub mod client;
 pub mod server;
 
+/// What an embedder writes services of their own with, in the one version and with the one codec that go with
+/// this crate: `grpcio` as it comes has another codec on, and does not compile with both.
+pub use grpcio;
+/// The messages of [`proto`] are its.
+pub use protobuf;
+
 pub use config::Config;
 pub use error::{Error, Result};
 pub use server::Server;
