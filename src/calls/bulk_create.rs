@@ -68,12 +68,12 @@ impl Upload {
         each_row::<M>(what, message, max_rows, |request| {
             let what = format_args!("requests[{}]", self.requests);
             let request = parse(what, request)?;
-            self.push(request)
+            self.push(&request)
         })
     }
 
-    /// Takes one request.
-    fn push(&mut self, request: CreateInvoiceRequest) -> Result<()> {
+    /// Takes one request. [`Upload::make_room`] is next.
+    pub fn push(&mut self, request: &CreateInvoiceRequest) -> Result<()> {
         let index = self.requests;
         self.requests += 1;
         if self.commit.is_some() {
@@ -87,11 +87,11 @@ impl Upload {
         if self.staged.rows() == max_rows {
             return Err(exhausted("max_upload_rows", max_rows));
         }
-        self.staged.push(&validate::invoice(&request, index)?);
+        self.staged.push(&validate::invoice(request, index)?);
         Ok(())
     }
 
-    fn take_commit(&mut self, request: CreateInvoiceRequest, index: usize) -> Result<()> {
+    fn take_commit(&mut self, request: &CreateInvoiceRequest, index: usize) -> Result<()> {
         let (batch_id, count) = validate::commit(request, index)?;
         if count != self.staged.rows() as i64 {
             let rows = self.staged.rows();
@@ -102,10 +102,15 @@ impl Upload {
         Ok(())
     }
 
+    /// Whether [`Upload::make_room`] has nothing to do.
+    pub fn has_room(&self) -> bool {
+        self.staged.memory_bytes() < self.core.config.upload_memory_bytes
+    }
+
     /// Moves the staged rows to disk, where they are more than may stay in memory, on the thread for that. The
     /// requests that follow wait, so the client is held by its flow control.
     pub async fn make_room(&mut self) -> Result<()> {
-        if self.staged.memory_bytes() < self.core.config.upload_memory_bytes {
+        if self.has_room() {
             return Ok(());
         }
         let dir = spool_dir(&self.core.config);

@@ -46,7 +46,6 @@ impl Call {
         name: String,
         is_late: impl Fn() -> bool + Send + Sync + 'static,
     ) -> Call {
-        core.calls_open.fetch_add(1, Ordering::Relaxed);
         Call { core: Arc::clone(core), name, is_late: Arc::new(is_late) }
     }
 
@@ -104,9 +103,19 @@ impl Call {
     }
 }
 
-impl Drop for Call {
+/// A call that a stop of the server waits for, until it is dropped.
+pub struct Open(Arc<Core>);
+
+impl Open {
+    pub fn new(core: &Arc<Core>) -> Open {
+        core.calls_open.fetch_add(1, Ordering::Relaxed);
+        Open(Arc::clone(core))
+    }
+}
+
+impl Drop for Open {
     fn drop(&mut self) {
-        self.core.calls_open.fetch_sub(1, Ordering::Relaxed);
+        self.0.calls_open.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -17,7 +17,6 @@ use futures::Stream;
 use crate::bridge::{self, Receiver, SendTimeoutError, Sender, TrySendError};
 use crate::calls::call::Call;
 use crate::calls::limits::Permit;
-use crate::calls::watch::Watch;
 use crate::calls::{validate, Core};
 use crate::error::{Error, Result};
 use crate::peer::Peer;
@@ -36,10 +35,10 @@ pub struct Export {
 
 impl Export {
     /// Admits the call and schedules its scan, whose chunks have up to `quick_chunk_bytes` for a client that is
-    /// quick.
+    /// quick, and which ends for `stop` too.
     pub fn start(
         call: &Call,
-        watch: &Watch,
+        stop: Stop,
         request: ExportRequest,
         quick_chunk_bytes: usize,
     ) -> Result<Export> {
@@ -58,7 +57,7 @@ impl Export {
             is_parked: AtomicBool::new(false),
             place: Mutex::new(Place::None),
             verdict: Arc::clone(&verdict),
-            stop: watch.stop.clone(),
+            stop,
             core: Arc::clone(core),
             peer,
             _permit: permit,

@@ -5,13 +5,15 @@
 //! A batch passes the channel as its events, the last of which is marked. So what waits and what is applied at
 //! once are counted in events, whatever the messages are.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
+use std::task::{ready, Context, Poll};
 use std::vec::IntoIter;
 
-use futures::StreamExt;
+use futures::{FutureExt, StreamExt};
 use protobuf::EnumOrUnknown;
 
-use crate::bridge::{self, Receiver, Sender};
+use crate::bridge::{self, Receiver, Sender, TrySendError};
 use crate::calls::call::Call;
 use crate::calls::limits::Permit;
 use crate::calls::rows::{each_row, parse};
@@ -20,6 +22,7 @@ use crate::calls::{validate, Core};
 use crate::error::{Error, Result};
 use crate::model::{Ack, Event};
 use crate::proto::report::{ReconcileAck, ReconcileEvent};
+use crate::store::Reply;
 
 /// What passes from the first half to the second.
 struct Item {
@@ -34,13 +37,15 @@ pub fn start(call: &Call) -> Result<(Intake, Outlet)> {
     let core = &call.core;
     let permit = core.limits.admit(&core.limits.reconciles, &call.peer())?;
     let (queue, queued) = bridge::bounded(core.config.reconcile_queue_events);
-    let intake = Intake { queue, items: Vec::new(), max_batch_rows: core.config.max_batch_rows };
+    let intake =
+        Intake { queue, items: VecDeque::new(), max_batch_rows: core.config.max_batch_rows };
     let outlet = Outlet {
         core: Arc::clone(core),
         queued,
         applied: Vec::new().into_iter(),
         ends: Vec::new().into_iter(),
         acks: Vec::new(),
+        under_way: None,
         _permit: permit,
     };
     Ok((intake, outlet))
@@ -50,12 +55,13 @@ pub fn start(call: &Call) -> Result<(Intake, Outlet)> {
 pub struct Intake {
     queue: Sender<Item>,
     /// Of the message at hand.
-    items: Vec<Item>,
+    items: VecDeque<Item>,
     max_batch_rows: usize,
 }
 
 impl Intake {
-    /// Takes the events of an encoded message, all of it or nothing; [`Intake::hand_over`] is next.
+    /// Takes the events of an encoded message, all of it or, with an error, nothing.
+    /// [`Intake::poll_hand_over`] is next.
     pub fn take<M: OfRows<Row = ReconcileEvent>>(&mut self, message: &[u8]) -> Result<()> {
         let items = &mut self.items;
         each_row::<M>(M::NAME, message, self.max_batch_rows, |row| {
@@ -63,21 +69,40 @@ impl Intake {
                 true => parse(format_args!("events[{}]", items.len()), row)?,
                 false => parse(M::NAME, row)?,
             };
-            items.push(Item { event: Some(validate::event(event)), is_last: false });
+            items.push_back(Item { event: Some(validate::event(event)), is_last: false });
             Ok(())
-        })
+        })?;
+        self.end_message();
+        Ok(())
     }
 
-    /// Hands the message over, when there is room; [`Error::Cancelled`] when the other half is gone.
-    pub async fn hand_over(&mut self) -> Result<()> {
-        match self.items.last_mut() {
+    /// Takes events as one message. [`Intake::poll_hand_over`] is next.
+    pub fn push(&mut self, events: impl IntoIterator<Item = ReconcileEvent>) {
+        let item = |event| Item { event: Some(validate::event(event)), is_last: false };
+        self.items.extend(events.into_iter().map(item));
+        self.end_message();
+    }
+
+    fn end_message(&mut self) {
+        match self.items.back_mut() {
             Some(last) => last.is_last = true,
-            None => self.items.push(Item { event: None, is_last: true }),
+            None => self.items.push_back(Item { event: None, is_last: true }),
         }
-        for item in self.items.drain(..) {
-            self.queue.send(item).await.map_err(|_| Error::Cancelled)?;
+    }
+
+    /// Hands what was taken over, when there is room; [`Error::Cancelled`] when the other half is gone.
+    pub fn poll_hand_over(&mut self, context: &mut Context<'_>) -> Poll<Result<()>> {
+        while let Some(item) = self.items.pop_front() {
+            match self.queue.try_send(item) {
+                Ok(()) => {}
+                Err(TrySendError::Disconnected(_)) => return Poll::Ready(Err(Error::Cancelled)),
+                Err(TrySendError::Full(item)) => {
+                    self.items.push_front(item);
+                    ready!(self.queue.poll_ready(context));
+                }
+            }
         }
-        Ok(())
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -91,25 +116,39 @@ pub struct Outlet {
     ends: IntoIter<usize>,
     /// Of the message at hand.
     acks: Vec<ReconcileAck>,
+    under_way: Option<Reply<Vec<Ack>>>,
     _permit: Permit,
 }
 
 impl Outlet {
     /// Applies the events at hand, and waits for some. False when there are no more.
-    pub async fn apply(&mut self) -> Result<bool> {
+    pub fn poll_apply(&mut self, context: &mut Context<'_>) -> Poll<Result<bool>> {
+        if self.under_way.is_none() {
+            match ready!(self.queued.poll_next_unpin(context)) {
+                Some(first) => self.begin(first)?,
+                None => return Poll::Ready(Ok(false)),
+            }
+        }
+        if let Some(reply) = &mut self.under_way {
+            let applied = ready!(reply.poll_unpin(context))?;
+            self.under_way = None;
+            self.core.metrics.events_acknowledged.add(applied.len() as u64);
+            self.applied = applied.into_iter();
+        }
+        Poll::Ready(Ok(true))
+    }
+
+    /// Hands `first` and all at hand to the writer.
+    fn begin(&mut self, first: Item) -> Result<()> {
         // What is left is of a message that has not ended.
         self.acks.extend(self.applied.by_ref().map(ack_message));
-        let Some(first) = self.queued.next().await else { return Ok(false) };
         let most = self.core.config.reconcile_batch_events;
         let (events, ends) = at_hand(first, &mut self.queued, most);
-        let count = events.len();
-        let applied = match count {
-            0 => Vec::new(),
-            _ => self.core.store.apply(events)?.await?,
-        };
-        self.core.metrics.events_acknowledged.add(count as u64);
-        (self.applied, self.ends) = (applied.into_iter(), ends.into_iter());
-        Ok(true)
+        self.ends = ends.into_iter();
+        if !events.is_empty() {
+            self.under_way = Some(self.core.store.apply(events)?);
+        }
+        Ok(())
     }
 
     /// The acknowledgements of the next message that is applied whole, to be taken out; `None` where there is

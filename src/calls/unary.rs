@@ -184,11 +184,17 @@ enum Begun<T> {
     Later(Queued<T>),
 }
 
-/// A query that a worker thread has, or will have. Dropping it takes it out of the queue.
+/// A query that a worker thread has, or will have. Dropping it takes it out of the queue, or ends it.
 struct Queued<T> {
     result: oneshot::Receiver<Result<T>>,
     stop: Stop,
     _ticket: Ticket,
+}
+
+impl<T> Drop for Queued<T> {
+    fn drop(&mut self) {
+        self.stop.stop(Reason::ClientGone);
+    }
 }
 
 /// Reads here and now where that is quick, and hands the query to a worker thread where it is not.
@@ -216,8 +222,12 @@ fn begin<T: Answer>(
 
 /// The result of a query that a worker thread has, or why nobody waits for it any more: then the query
 /// ends too.
-async fn later<T>(call: &Call, queued: Queued<T>, mut is_gone: impl FnMut() -> bool) -> Result<T> {
-    let Queued { result, stop, _ticket } = queued;
+async fn later<T>(
+    call: &Call,
+    mut queued: Queued<T>,
+    mut is_gone: impl FnMut() -> bool,
+) -> Result<T> {
+    let Queued { result, stop, .. } = &mut queued;
     // A worker that is to stop drops what waits.
     let lost = || stop.reason().map_or_else(lost_job, Error::from);
     let result = async { result.await.unwrap_or_else(|_| Err(lost())) };

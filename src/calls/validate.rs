@@ -1,7 +1,7 @@
 //! From the messages of the wire to the terms of the model: every field is checked here, once.
 
 use protobuf::well_known_types::timestamp::Timestamp as ProtoTimestamp;
-use protobuf::{EnumOrUnknown, MessageField};
+use protobuf::{EnumOrUnknown, MessageField, SpecialFields};
 
 use std::fmt::Display;
 
@@ -199,16 +199,33 @@ pub fn invoice(request: &CreateInvoiceRequest, index: usize) -> Result<NewInvoic
 }
 
 /// The batch_id and the count of the commit that is the upload's message number `index`.
-pub fn commit(request: CreateInvoiceRequest, index: usize) -> Result<(String, i64)> {
+pub fn commit(request: &CreateInvoiceRequest, index: usize) -> Result<(String, i64)> {
     let mut checks = Checks::of_upload(index);
-    let mut rest = request;
-    let commit = rest.commit.take().unwrap_or_default();
-    if rest != CreateInvoiceRequest::default() {
+    if !is_commit_alone(request) {
         checks.add("commit", "a commit has no other field beside it");
     }
+    let commit = request.commit.get_or_default();
     checks.text("commit.batch_id", &commit.batch_id, MAX_ID_BYTES);
     checks.at_least("commit.count", commit.count, 0);
-    checks.done((commit.batch_id, commit.count))
+    checks.done(())?;
+    Ok((commit.batch_id.clone(), commit.count))
+}
+
+fn is_commit_alone(request: &CreateInvoiceRequest) -> bool {
+    let CreateInvoiceRequest {
+        invoice_id,
+        customer_id,
+        total_amount_cents,
+        currency,
+        issued_at,
+        memo,
+        commit: _,
+        special_fields,
+    } = request;
+    [invoice_id, customer_id, currency, memo].iter().all(|text| text.is_empty())
+        && *total_amount_cents == 0
+        && issued_at.is_none()
+        && *special_fields == SpecialFields::default()
 }
 
 /// An event. What is wrong with it is part of it: it is refused in its turn, and the stream goes on. Of a

@@ -18,6 +18,7 @@ use futures::{Sink, SinkExt, Stream, StreamExt};
 use grpcio::{DuplexSink, RequestStream, RpcContext, WriteFlags};
 
 use crate::calls;
+use crate::calls::call::Open;
 use crate::calls::status::status;
 use crate::calls::sweep::Place;
 use crate::error::{Error, Result};
@@ -37,6 +38,7 @@ const END_GRACE: Duration = Duration::from_secs(1);
 pub struct Call {
     pub shared: Arc<Shared>,
     call: calls::call::Call,
+    _open: Open,
 }
 
 impl Deref for Call {
@@ -52,7 +54,7 @@ impl Call {
         let deadline = ctx.deadline();
         let is_late = move || deadline.exceeded();
         let call = calls::call::Call::new(&shared.core, ctx.peer(), is_late);
-        Call { shared: Arc::clone(shared), call }
+        Call { shared: Arc::clone(shared), call, _open: Open::new(&shared.core) }
     }
 
     /// The first message; `None` when the client has ended its side without one.

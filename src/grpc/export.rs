@@ -57,7 +57,7 @@ fn start(call: &Call, request: Request<ExportRequest>, shape: Shape) -> Result<O
         Shape::Batches => config.quick_batch_bytes(),
     };
     let watch = Watch::new(call);
-    let export = Export::start(call, &watch, request, quick_chunk_bytes)?;
+    let export = Export::start(call, watch.stop.clone(), request, quick_chunk_bytes)?;
     Ok(Outflow {
         export,
         shape,

@@ -1,5 +1,6 @@
 //! Reconcile and ReconcileBatches on gRPC.
 
+use std::future::poll_fn;
 use std::sync::Arc;
 
 use futures::{try_join, StreamExt};
@@ -90,7 +91,7 @@ async fn take<M: OfRows<Row = ReconcileEvent>>(
     let mut next = Some(first);
     while let Some(message) = next {
         message.encoded(M::NAME, config.max_message_bytes, |bytes| intake.take::<M>(bytes))?;
-        intake.hand_over().await?;
+        poll_fn(|context| intake.poll_hand_over(context)).await?;
         // An error is a call that is over.
         next = watch.idle.during(events.next()).await.transpose().map_err(|_| Error::Cancelled)?;
     }
@@ -103,7 +104,7 @@ async fn give<A: Answer>(
     sink: &mut DuplexSink<A>,
     watch: &Watch,
 ) -> Result<()> {
-    while outlet.apply().await? {
+    while poll_fn(|context| outlet.poll_apply(context)).await? {
         while let Some(acks) = outlet.answer() {
             let answer = A::of(acks);
             let flags = WriteFlags::default().buffer_hint(outlet.has_answer());

@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant};
 
 use billstream::client::Stub;
-use billstream::proto::report::{ExportRequest, SummaryRequest};
 use billstream::grpc::methods;
+use billstream::proto::report::{ExportRequest, SummaryRequest};
 use billstream::Config;
 use grpcio::CallOption;
 
