@@ -87,7 +87,10 @@ impl Status {
 
 impl fmt::Display for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.code, self.message)
+        match &self.message[..] {
+            "" => self.code.fmt(f),
+            message => write!(f, "{}: {message}", self.code),
+        }
     }
 }
 

@@ -11,13 +11,13 @@
 //! Ownership is the stop protocol. When the receiver is dropped, sends fail and [`Sender::is_closed`]
 //! turns true. When the sender is dropped, the receiver gets what was sent, and then the end.
 //!
-//! [`wait`] is for a thread that waits for a future.
+//! [`wait`] is for a thread that waits for a future, [`wait_while`] for one that may give up.
 //!
 //! It knows neither SQLite nor gRPC.
 
 mod wait;
 
-pub use wait::wait;
+pub use wait::{wait, wait_while, TICK};
 
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};

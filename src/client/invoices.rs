@@ -74,6 +74,26 @@ impl InvoiceRef<'_> {
     }
 }
 
+impl<'a> From<&'a Invoice> for InvoiceRef<'a> {
+    fn from(invoice: &'a Invoice) -> InvoiceRef<'a> {
+        let issued_at = invoice.issued_at.as_ref();
+        InvoiceRef {
+            sequence: invoice.sequence,
+            invoice_id: &invoice.invoice_id,
+            customer_id: &invoice.customer_id,
+            total_amount_cents: invoice.total_amount_cents,
+            currency: &invoice.currency,
+            status: invoice.status.value(),
+            paid_cents: invoice.paid_cents,
+            issued_at: issued_at.map_or(Timestamp { seconds: 0, nanos: 0 }, |time| Timestamp {
+                seconds: time.seconds,
+                nanos: time.nanos,
+            }),
+            memo: &invoice.memo,
+        }
+    }
+}
+
 /// What is wrong with the bytes of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Malformed(&'static str);
@@ -113,6 +133,11 @@ impl Invoices {
     /// The `sequence` of the last one; 0 where there is none.
     pub fn last_sequence(&self) -> i64 {
         self.rows.last().map_or(0, |row| row.sequence)
+    }
+
+    /// Leaves out of `iter` those after the sequence `until`.
+    pub(super) fn cut(&mut self, until: i64) {
+        self.rows.truncate(self.rows.partition_point(|row| row.sequence <= until));
     }
 
     /// The bytes of the `InvoiceBatch`.
@@ -319,6 +344,9 @@ mod tests {
             let read = Invoices::from_batch(batch.write_to_bytes().unwrap()).unwrap();
             for invoice in &mut batch.invoices {
                 invoice.special_fields = Default::default();
+            }
+            for (read, invoice) in read.iter().zip(&batch.invoices) {
+                prop_assert_eq!(read, InvoiceRef::from(invoice));
             }
             let all: Vec<_> = read.iter().map(|invoice| invoice.to_message()).collect();
             prop_assert_eq!(all, batch.invoices);

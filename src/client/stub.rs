@@ -31,7 +31,7 @@ use crate::proto::report::{
 /// resume an export, count on the last `sequence` received, not on the cursor in the status.)
 #[derive(Clone)]
 pub struct Stub {
-    inner: grpcio::Client,
+    pub(super) inner: grpcio::Client,
 }
 
 impl Stub {

@@ -1,0 +1,64 @@
+//! One call of BulkCreateBatches.
+
+use futures::SinkExt;
+use grpcio::{
+    CallOption, ClientCStreamReceiver, ClientCStreamSender, MetadataBuilder, Method, WriteFlags,
+};
+
+use super::raw::sending;
+use super::status::Addr;
+use super::Connection;
+use crate::client::{wait, Code, Error, Result};
+use crate::proto::report::BulkResult;
+use crate::service::methods::BULK_CREATE_BATCHES;
+use crate::stop::Stop;
+
+const UPLOAD: Method<Vec<u8>, BulkResult> = sending(&BULK_CREATE_BATCHES);
+
+/// One upload; the call is cancelled when this is dropped before it is finished.
+pub struct Upload {
+    addr: Addr,
+    sink: ClientCStreamSender<Vec<u8>>,
+    result: ClientCStreamReceiver<BulkResult>,
+}
+
+impl Connection {
+    /// The call says beforehand that it will end in a commit: without one nothing is created, whatever the
+    /// network does.
+    pub fn upload(&self) -> Result<Upload> {
+        let mut headers = MetadataBuilder::with_capacity(1);
+        let call = headers.add_str("billstream-commit", "required").map(drop).and_then(|()| {
+            let options = CallOption::default().headers(headers.build());
+            self.client.client_streaming(&UPLOAD, options)
+        });
+        let (sink, result) = call.map_err(|error| self.addr.status(error))?;
+        Ok(Upload { addr: self.addr.clone(), sink, result })
+    }
+}
+
+impl Upload {
+    /// Sends a batch. It is under way when this returns, so that the next one can be made meanwhile.
+    pub fn send(&mut self, batch: Vec<u8>, stop: &Stop) -> Result<()> {
+        match wait(stop, self.sink.feed((batch, WriteFlags::default())))? {
+            Ok(()) => Ok(()),
+            // It only says that the call is over; how it ended is the result's to tell.
+            Err(_) => Err(self.end(stop)),
+        }
+    }
+
+    pub fn finish(mut self: Box<Self>, stop: &Stop) -> Result<BulkResult> {
+        // A failure is the result's to tell, here too.
+        let _ = wait(stop, self.sink.close())?;
+        wait(stop, &mut self.result)?.map_err(|error| self.addr.status(error))
+    }
+
+    fn end(&mut self, stop: &Stop) -> Error {
+        match wait(stop, &mut self.result) {
+            Ok(Ok(_)) => {
+                Error::new(Code::Internal, "the server ended the upload before its commit")
+            }
+            Ok(Err(error)) => self.addr.status(error),
+            Err(stopped) => stopped,
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! Invoices to be created, all of them or none.
+
+use super::batch::Batch;
+use super::{grpc, Client, Code, Error, Result, Transport};
+use crate::proto::report::{BulkCommit, BulkResult, CreateInvoiceRequest};
+use crate::stop::Stop;
+
+/// The most rows of a message. Messages of more cost no less a row, and a server may be told to take fewer.
+const MAX_ROWS: usize = 512;
+
+/// A writer of the invoices of one upload: nothing is created before [`Upload::commit`], and then all of it. An
+/// upload that is dropped without it is cancelled, and creates nothing, whatever the network does.
+///
+/// Rows go out in batches of 512, fewer where they are large. After an error the upload is over, and has created
+/// nothing, unless it was [`Upload::commit`] that failed: then a second upload of the same rows with the same batch
+/// id is certain to create nothing twice. [`Retry`](super::Retry) has an example.
+pub struct Upload {
+    /// `None` after it failed.
+    call: Option<Call>,
+    stop: Stop,
+    batch: Batch,
+    count: i64,
+}
+
+/// The call that is open.
+enum Call {
+    Grpc(Box<grpc::Upload>),
+}
+
+impl Call {
+    fn send(&mut self, batch: Vec<u8>, stop: &Stop) -> Result<()> {
+        match self {
+            Call::Grpc(upload) => upload.send(batch, stop),
+        }
+    }
+
+    /// Says that there are no more, and waits for the result.
+    fn finish(self, stop: &Stop) -> Result<BulkResult> {
+        match self {
+            Call::Grpc(upload) => upload.finish(stop),
+        }
+    }
+}
+
+impl Upload {
+    pub(super) fn open(client: &Client) -> Result<Upload> {
+        let call = match &client.transport {
+            Transport::Grpc(connection) => Call::Grpc(Box::new(connection.upload()?)),
+        };
+        let stop = client.stop.clone();
+        Ok(Upload { call: Some(call), stop, batch: Batch::default(), count: 0 })
+    }
+
+    /// Adds an invoice, whose `commit` must not be set. Blocks while the server takes no more.
+    ///
+    /// # Errors
+    ///
+    /// How the server ended the upload, maybe for a row that was sent before: INVALID_ARGUMENT with violations of
+    /// fields such as `requests[3].currency`, counted from 0; ALREADY_EXISTS for a taken `invoice_id`;
+    /// RESOURCE_EXHAUSTED past its limits. FAILED_PRECONDITION after the first of them.
+    pub fn send(&mut self, invoice: &CreateInvoiceRequest) -> Result<()> {
+        if self.call.is_none() {
+            return Err(is_over());
+        }
+        self.batch.push(invoice)?;
+        self.count += 1;
+        if self.batch.is_full(MAX_ROWS) {
+            self.flush()?;
+        }
+        Ok(())
+    }
+
+    /// Creates all that was sent, and says what that is. `batch_id` (128 bytes at the most) names this content for
+    /// ever: where it was created before, that result comes back with `already_applied`. With an empty one the
+    /// upload is not remembered.
+    ///
+    /// # Errors
+    ///
+    /// As [`Upload::send`]; ABORTED where the batch id was used for other content.
+    pub fn commit(mut self, batch_id: &str) -> Result<BulkResult> {
+        let batch_id = batch_id.to_owned();
+        let commit = BulkCommit { batch_id, count: self.count, ..Default::default() };
+        self.batch
+            .push(&CreateInvoiceRequest { commit: Some(commit).into(), ..Default::default() })?;
+        self.flush()?;
+        let call = self.call.take().ok_or_else(is_over)?;
+        call.finish(&self.stop)
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        let call = self.call.as_mut().ok_or_else(is_over)?;
+        let sent = call.send(self.batch.take(), &self.stop);
+        if sent.is_err() {
+            self.call = None;
+        }
+        sent
+    }
+}
+
+fn is_over() -> Error {
+    Error::new(Code::FailedPrecondition, "the upload is over: it failed before")
+}
