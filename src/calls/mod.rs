@@ -17,6 +17,7 @@
 //! | `status` | from errors to statuses: the one table |
 //! | `rows`, `wire`, `token`, `limits`, `watch` | their tools |
 //! | `call` | what all have in common: who calls, the reasons to end, the count |
+//! | `start` | the start of it all, and its threads |
 //! | `sweep` | the thread that looks after calls that wait |
 
 pub mod bulk_create;
@@ -25,6 +26,7 @@ pub mod export;
 pub mod limits;
 pub mod reconcile;
 pub mod rows;
+pub mod start;
 pub mod status;
 pub mod sweep;
 pub mod token;

@@ -1,6 +1,6 @@
 //! Every invoice that matches, across lost connections.
 
-use super::{grpc, Client, Invoices, Result, Retry, Transport};
+use super::{grpc, local, Client, Invoices, Result, Retry, Transport};
 use crate::proto::report::{ExportRequest, Invoice, SummaryRequest};
 use crate::stop::Stop;
 
@@ -41,6 +41,7 @@ pub struct Export {
 /// The call that is open.
 pub(super) enum Batches {
     Grpc(grpc::Batches),
+    Local(Box<local::Batches>),
 }
 
 impl Batches {
@@ -48,6 +49,7 @@ impl Batches {
     fn next(&mut self, stop: &Stop) -> Result<Option<Invoices>> {
         match self {
             Batches::Grpc(batches) => batches.next(stop),
+            Batches::Local(batches) => batches.next(stop),
         }
     }
 }
@@ -112,6 +114,9 @@ impl Export {
     fn open(&self) -> Result<Batches> {
         match &self.client.transport {
             Transport::Grpc(connection) => connection.export(&self.request).map(Batches::Grpc),
+            Transport::Local(local) => {
+                local.export(&self.request).map(|batches| Batches::Local(Box::new(batches)))
+            }
         }
     }
 }

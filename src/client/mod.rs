@@ -4,6 +4,7 @@ mod batch;
 mod export;
 mod grpc;
 mod invoices;
+mod local;
 mod reconcile;
 mod retry;
 mod stub;
@@ -12,6 +13,7 @@ mod window;
 
 use std::fmt;
 use std::future::Future;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,6 +27,8 @@ pub use stub::Stub;
 pub use upload::Upload;
 
 use crate::bridge::wait_while;
+use crate::calls::Core;
+use crate::config::Config;
 use crate::proto::report::{
     ExportRequest, ListInvoicesRequest, ListInvoicesResponse, Summary, SummaryRequest,
 };
@@ -101,6 +105,7 @@ type OnRetry = Arc<dyn Fn(&Error, Duration) + Send + Sync>;
 #[derive(Clone)]
 enum Transport {
     Grpc(grpc::Connection),
+    Local(local::Local),
 }
 
 /// How long a client tries again where it is not told.
@@ -117,6 +122,44 @@ impl Client {
     /// environment.
     pub fn connect_through_proxy(addr: &str) -> Client {
         Client::over(Transport::Grpc(grpc::Connection::new(addr, Stub::through_proxy(addr))))
+    }
+
+    /// A client of the database file `db`, which no server may have meanwhile; it is created where it does not
+    /// exist. The calls are those of a server, in this process: no port is opened and nothing is framed. The file is
+    /// closed when the last clone of the client and the last of its calls are dropped.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unusable`](crate::Error::Unusable) where the file is no database of ours, or cannot be opened;
+    /// [`Error::Unavailable`](crate::Error::Unavailable) where a server has it, with the address to call instead.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// # let path = dir.path().join("bills.db");
+    /// use billstream::proto::report::SummaryRequest;
+    /// use billstream::Client;
+    ///
+    /// let client = Client::open(path)?;
+    /// assert_eq!(client.summary(&SummaryRequest::default())?.invoice_count, 0);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn open(db: impl Into<PathBuf>) -> crate::Result<Client> {
+        Client::open_with(Config { db: db.into(), ..Config::default() })
+    }
+
+    /// As [`Client::open`], with the settings of a server. Its listeners and what is gRPC's are of no use.
+    pub fn open_with(config: Config) -> crate::Result<Client> {
+        Ok(Client::local(local::Local::open(config)?))
+    }
+
+    /// A client in the process of a server, with its core.
+    pub(crate) fn in_process(core: &Arc<Core>) -> Client {
+        Client::local(local::Local::of(core))
+    }
+
+    fn local(local: local::Local) -> Client {
+        // Nothing is lost on the way, so that it helps only where the database is locked.
+        Client::over(Transport::Local(local)).with_retries(Duration::ZERO)
     }
 
     fn over(transport: Transport) -> Client {
@@ -190,6 +233,7 @@ impl Client {
     pub fn list(&self, request: &ListInvoicesRequest) -> Result<ListInvoicesResponse> {
         self.unary(|| match &self.transport {
             Transport::Grpc(connection) => connection.list(request, self.timeout, &self.stop),
+            Transport::Local(local) => local.list(request, self.timeout, &self.stop),
         })
     }
 
@@ -216,6 +260,7 @@ impl Client {
     fn summary_once(&self, request: &SummaryRequest) -> Result<Summary> {
         match &self.transport {
             Transport::Grpc(connection) => connection.summary(request, self.timeout, &self.stop),
+            Transport::Local(local) => local.summary(request, self.timeout, &self.stop),
         }
     }
 
@@ -236,6 +281,7 @@ impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.transport {
             Transport::Grpc(connection) => write!(f, "Client({})", connection.addr()),
+            Transport::Local(local) => write!(f, "Client({})", local.db()),
         }
     }
 }

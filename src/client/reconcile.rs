@@ -7,8 +7,9 @@ use std::task::{ready, Context, Poll};
 use futures::StreamExt;
 
 use super::window::{Window, MAX_ROWS};
-use super::{cancelled, grpc, wait, Client, Code, Error, Result, Retry, Transport};
+use super::{cancelled, grpc, local, wait, Client, Code, Error, Result, Retry, Transport};
 use crate::bridge::{self, Receiver, SendTimeoutError, Sender, TrySendError};
+use crate::calls::call::Open;
 use crate::proto::report::{ReconcileAck, ReconcileEvent};
 use crate::stop::Stop;
 
@@ -136,30 +137,51 @@ enum Sending {
 
 enum CallOf {
     Grpc(Box<grpc::Reconcile>),
+    Local(Box<local::Reconcile>),
 }
 
 impl CallOf {
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<()>> {
         match self {
             CallOf::Grpc(call) => call.poll_ready(context),
+            CallOf::Local(call) => call.poll_ready(context),
         }
     }
 
-    fn send(&mut self, batch: Vec<u8>) -> Result<()> {
+    /// Sends events of the window, and says what comes of it; `None` where all were sent. An error is one of
+    /// this client.
+    fn send(&mut self, window: &mut Window) -> Result<Option<Sending>> {
+        Ok(match self {
+            CallOf::Grpc(call) => window.next()?.map(|batch| match call.send(batch) {
+                Ok(()) => Sending::Open,
+                Err(_) => Sending::Over,
+            }),
+            CallOf::Local(call) => window.next_events().map(|events| {
+                call.send(events.cloned());
+                Sending::Open
+            }),
+        })
+    }
+
+    /// To be held while a thread waits for the call.
+    fn open(&self) -> Option<Open> {
         match self {
-            CallOf::Grpc(call) => call.send(batch),
+            CallOf::Grpc(_) => None,
+            CallOf::Local(call) => Some(call.open()),
         }
     }
 
     fn poll_close(&mut self, context: &mut Context<'_>) -> Poll<Result<()>> {
         match self {
             CallOf::Grpc(call) => call.poll_close(context),
+            CallOf::Local(call) => call.poll_close(context),
         }
     }
 
     fn poll_acks(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Vec<ReconcileAck>>>> {
         match self {
             CallOf::Grpc(call) => call.poll_acks(context),
+            CallOf::Local(call) => call.poll_acks(context),
         }
     }
 }
@@ -178,11 +200,8 @@ impl Call {
                 break;
             }
             let is_open = window.take(queued, context);
-            self.sending = match window.next()? {
-                Some(batch) => match self.transport.send(batch) {
-                    Ok(()) => Sending::Open,
-                    Err(_) => Sending::Over,
-                },
+            self.sending = match self.transport.send(window)? {
+                Some(sending) => sending,
                 None if is_open => return Poll::Pending,
                 None => Sending::Closing,
             };
@@ -202,6 +221,7 @@ impl Acks {
             return Ok(None);
         }
         let stop = self.client.stop.clone();
+        let _open = self.call.as_ref().and_then(|call| call.transport.open());
         match wait(&stop, poll_fn(|context| self.poll(context)))? {
             Some(acks) => {
                 let acks = acks?;
@@ -232,6 +252,7 @@ impl Acks {
         self.window.sent = 0;
         let transport = match &self.client.transport {
             Transport::Grpc(connection) => CallOf::Grpc(Box::new(connection.reconcile()?)),
+            Transport::Local(local) => CallOf::Local(Box::new(local.reconcile()?)),
         };
         self.call = Some(Call { transport, sending: Sending::Open });
         Ok(true)

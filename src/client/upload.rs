@@ -1,36 +1,33 @@
 //! Invoices to be created, all of them or none.
 
-use super::batch::Batch;
-use super::{grpc, Client, Code, Error, Result, Transport};
+use super::{grpc, local, Client, Code, Error, Result, Transport};
 use crate::proto::report::{BulkCommit, BulkResult, CreateInvoiceRequest};
 use crate::stop::Stop;
-
-/// The most rows of a message. Messages of more cost no less a row, and a server may be told to take fewer.
-const MAX_ROWS: usize = 512;
 
 /// A writer of the invoices of one upload: nothing is created before [`Upload::commit`], and then all of it. An
 /// upload that is dropped without it is cancelled, and creates nothing, whatever the network does.
 ///
-/// Rows go out in batches of 512, fewer where they are large. After an error the upload is over, and has created
+/// Over gRPC rows go out in batches of 512, fewer where they are large. After an error the upload is over, and has created
 /// nothing, unless it was [`Upload::commit`] that failed: then a second upload of the same rows with the same batch
 /// id is certain to create nothing twice. [`Retry`](super::Retry) has an example.
 pub struct Upload {
     /// `None` after it failed.
     call: Option<Call>,
     stop: Stop,
-    batch: Batch,
     count: i64,
 }
 
 /// The call that is open.
 enum Call {
     Grpc(Box<grpc::Upload>),
+    Local(Box<local::Upload>),
 }
 
 impl Call {
-    fn send(&mut self, batch: Vec<u8>, stop: &Stop) -> Result<()> {
+    fn send(&mut self, request: &CreateInvoiceRequest, stop: &Stop) -> Result<()> {
         match self {
-            Call::Grpc(upload) => upload.send(batch, stop),
+            Call::Grpc(upload) => upload.send(request, stop),
+            Call::Local(upload) => upload.send(request, stop),
         }
     }
 
@@ -38,6 +35,7 @@ impl Call {
     fn finish(self, stop: &Stop) -> Result<BulkResult> {
         match self {
             Call::Grpc(upload) => upload.finish(stop),
+            Call::Local(upload) => upload.finish(stop),
         }
     }
 }
@@ -46,9 +44,9 @@ impl Upload {
     pub(super) fn open(client: &Client) -> Result<Upload> {
         let call = match &client.transport {
             Transport::Grpc(connection) => Call::Grpc(Box::new(connection.upload()?)),
+            Transport::Local(local) => Call::Local(Box::new(local.upload()?)),
         };
-        let stop = client.stop.clone();
-        Ok(Upload { call: Some(call), stop, batch: Batch::default(), count: 0 })
+        Ok(Upload { call: Some(call), stop: client.stop.clone(), count: 0 })
     }
 
     /// Adds an invoice, whose `commit` must not be set. Blocks while the server takes no more.
@@ -59,14 +57,8 @@ impl Upload {
     /// fields such as `requests[3].currency`, counted from 0; ALREADY_EXISTS for a taken `invoice_id`;
     /// RESOURCE_EXHAUSTED past its limits. FAILED_PRECONDITION after the first of them.
     pub fn send(&mut self, invoice: &CreateInvoiceRequest) -> Result<()> {
-        if self.call.is_none() {
-            return Err(is_over());
-        }
-        self.batch.push(invoice)?;
+        self.add(invoice)?;
         self.count += 1;
-        if self.batch.is_full(MAX_ROWS) {
-            self.flush()?;
-        }
         Ok(())
     }
 
@@ -80,20 +72,14 @@ impl Upload {
     pub fn commit(mut self, batch_id: &str) -> Result<BulkResult> {
         let batch_id = batch_id.to_owned();
         let commit = BulkCommit { batch_id, count: self.count, ..Default::default() };
-        self.batch
-            .push(&CreateInvoiceRequest { commit: Some(commit).into(), ..Default::default() })?;
-        self.flush()?;
+        self.add(&CreateInvoiceRequest { commit: Some(commit).into(), ..Default::default() })?;
         let call = self.call.take().ok_or_else(is_over)?;
         call.finish(&self.stop)
     }
 
-    fn flush(&mut self) -> Result<()> {
+    fn add(&mut self, request: &CreateInvoiceRequest) -> Result<()> {
         let call = self.call.as_mut().ok_or_else(is_over)?;
-        let sent = call.send(self.batch.take(), &self.stop);
-        if sent.is_err() {
-            self.call = None;
-        }
-        sent
+        call.send(request, &self.stop).inspect_err(|_| self.call = None)
     }
 }
 

@@ -55,6 +55,13 @@ impl Window {
         Ok((!self.batch.is_empty()).then(|| self.batch.take()))
     }
 
+    /// The next events to send, as they are; `None` where all were sent.
+    pub fn next_events(&mut self) -> Option<impl Iterator<Item = &ReconcileEvent>> {
+        let from = self.sent;
+        self.sent = self.unacked.len().min(from + MAX_ROWS);
+        (self.sent > from).then(|| self.unacked.range(from..self.sent))
+    }
+
     /// Takes the events that `acks` are for out of the window.
     pub fn acked(&mut self, acks: &[ReconcileAck]) -> Result<()> {
         for ack in acks {

@@ -7,8 +7,8 @@ use super::raw::receiving;
 use super::status::Addr;
 use super::Connection;
 use crate::client::{wait, Code, Error, Invoices, Result};
+use crate::grpc::methods::EXPORT_INVOICE_BATCHES;
 use crate::proto::report::ExportRequest;
-use crate::service::methods::EXPORT_INVOICE_BATCHES;
 use crate::stop::Stop;
 
 const EXPORT: Method<ExportRequest, Vec<u8>> = receiving(&EXPORT_INVOICE_BATCHES);

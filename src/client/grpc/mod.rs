@@ -18,8 +18,8 @@ pub use upload::Upload;
 
 use super::{cancelled, Result, Stub};
 use crate::bridge::wait_while;
+use crate::grpc::methods::{GET_SUMMARY, LIST_INVOICES};
 use crate::proto::report::{ListInvoicesRequest, ListInvoicesResponse, Summary, SummaryRequest};
-use crate::service::methods::{GET_SUMMARY, LIST_INVOICES};
 use crate::stop::Stop;
 use status::Addr;
 

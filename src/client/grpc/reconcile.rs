@@ -10,8 +10,8 @@ use super::raw::sending;
 use super::status::Addr;
 use super::Connection;
 use crate::client::Result;
+use crate::grpc::methods::RECONCILE_BATCHES;
 use crate::proto::report::{ReconcileAck, ReconcileAckBatch};
-use crate::service::methods::RECONCILE_BATCHES;
 
 const RECONCILE: Method<Vec<u8>, ReconcileAckBatch> = sending(&RECONCILE_BATCHES);
 

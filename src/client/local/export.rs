@@ -1,0 +1,48 @@
+//! One export in process.
+
+use std::task::Poll;
+
+use super::{Local, LocalCall};
+use crate::calls::export::{go_on, Export};
+use crate::client::{Code, Error, Invoices, Result};
+use crate::proto::report::ExportRequest;
+use crate::stop::Stop;
+
+/// The batches of one call. Dropping it ends its scan.
+pub struct Batches {
+    call: LocalCall,
+    export: Export,
+    /// The last sequence that was given.
+    cursor: i64,
+}
+
+impl Local {
+    pub fn export(&self, request: &ExportRequest) -> Result<Batches> {
+        let mut call = LocalCall::new(self, None);
+        let stop = call.call.core.stopping.calls.clone();
+        let quick_chunk_bytes = self.core.config.quick_batch_bytes();
+        let export = Export::start(&call.call, stop, request.clone(), quick_chunk_bytes);
+        match export {
+            Ok(export) => Ok(Batches { call, export, cursor: request.after_sequence }),
+            Err(error) => call.end(Err(error)),
+        }
+    }
+}
+
+impl Batches {
+    pub fn next(&mut self, stop: &Stop) -> Result<Option<Invoices>> {
+        let Batches { call, export, cursor } = self;
+        let chunk = call.step(stop, |context| match export.poll_next(context) {
+            Poll::Ready(Some(chunk)) => Poll::Ready(Ok(Some(chunk))),
+            Poll::Ready(None) => {
+                Poll::Ready(export.end().map(|()| None).map_err(|error| go_on(error, *cursor)))
+            }
+            Poll::Pending => Poll::Pending,
+        })?;
+        let Some(mut chunk) = chunk else { return call.end(Ok(None)) };
+        let invoices = Invoices::from_batch(chunk.take_batch())
+            .map_err(|error| Error::new(Code::Internal, error.to_string()))?;
+        *cursor = invoices.last_sequence();
+        Ok(Some(invoices))
+    }
+}
