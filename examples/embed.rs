@@ -15,7 +15,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let dir = tempfile::tempdir()?;
     let server = Server::start(Config {
         db: dir.path().join("bills.db"),
-        listen: "127.0.0.1:0".to_owned(),
+        listen: vec!["127.0.0.1:0".to_owned()],
         ..Config::default()
     })?;
     println!("listening on {}", server.addr());

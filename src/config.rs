@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::error::{Error, Result, Violation, Violations};
 use crate::peer::Share;
@@ -39,12 +39,12 @@ impl fmt::Display for Range {
 /// Defines [`Config`], its defaults, its list of settings and their ranges from one table.
 macro_rules! settings {
     ($($(#[doc = $doc:literal])+ $name:ident: $type:ty = $default:expr
-        $(, in $min:literal..=$max:literal)? $(, is $kind:literal)?;)+) => {
+        $(, in $min:literal..=$max:literal)? $(, is $kind:literal)? $(, with $serde:literal)?;)+) => {
         /// The configuration of a server. Each limit says what happens when it is reached.
         #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
         #[serde(default, deny_unknown_fields)]
         pub struct Config {
-            $($(#[doc = $doc])+ pub $name: $type,)+
+            $($(#[doc = $doc])+ $(#[serde(with = $serde)])? pub $name: $type,)+
         }
 
         impl Default for Config {
@@ -70,8 +70,9 @@ macro_rules! settings {
 settings! {
     /// The database file; created when it does not exist.
     db: PathBuf = PathBuf::from("billstream.db"), is "a path";
-    /// HOST:PORT to listen on; port 0 takes a free one.
-    listen: String = "127.0.0.1:50051".to_owned(), is "HOST:PORT";
+    /// What to listen on: HOST:PORT, where port 0 takes a free one, or unix:PATH; several of them with
+    /// commas between, or as a list. The socket file of a server that is gone is replaced.
+    listen: Vec<String> = vec!["127.0.0.1:50051".to_owned()], is "HOST:PORT or unix:PATH", with "addresses";
     /// Threads that move bytes for gRPC: by default half as many as there are cores, the rest being for the
     /// database and for clients on the same machine. None of them waits for a lock or a queue; each has a
     /// database connection for the small reads of `inline_rows`. All calls of a connection are served by one.
@@ -278,6 +279,41 @@ const MAX_ROW_BYTES: usize = 2 * 128 + 1024 + 128;
 const MAX_EVENT_BYTES: usize = 2 * 128 + 1024 + 128;
 /// The largest acknowledgement in bytes: an id, and a message that quotes 64 bytes with escapes.
 const MAX_ACK_BYTES: usize = 128 + 768;
+
+/// A list of addresses, which may be written as one text.
+mod addresses {
+    use super::*;
+
+    #[derive(Deserialize, Serialize)]
+    #[serde(untagged, expecting = "expected HOST:PORT, unix:PATH, or a list of them")]
+    enum Addresses {
+        Text(String),
+        List(Vec<String>),
+    }
+
+    pub fn serialize<S: Serializer>(
+        list: &[String],
+        to: S,
+    ) -> std::result::Result<S::Ok, S::Error> {
+        match list {
+            [one] if !one.contains(',') => Addresses::Text(one.clone()),
+            list => Addresses::List(list.to_vec()),
+        }
+        .serialize(to)
+    }
+
+    pub fn deserialize<'a, D: Deserializer<'a>>(
+        from: D,
+    ) -> std::result::Result<Vec<String>, D::Error> {
+        Ok(match Addresses::deserialize(from)? {
+            Addresses::Text(text) => {
+                let all = text.split(',').map(str::trim).filter(|one| !one.is_empty());
+                all.map(str::to_owned).collect()
+            }
+            Addresses::List(list) => list,
+        })
+    }
+}
 
 /// SQLite's `synchronous` pragma.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

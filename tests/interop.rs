@@ -15,7 +15,7 @@ mod skip;
 fn start(dir: &Path) -> Server {
     let config = Config {
         db: dir.join("bills.db"),
-        listen: "127.0.0.1:0".to_owned(),
+        listen: vec!["127.0.0.1:0".to_owned()],
         max_upload_rows: 5_000,
         max_reconciles: 2,
         // One client is to fill it.

@@ -16,7 +16,7 @@ use futures::{SinkExt, StreamExt};
 use grpcio::{CallOption, RpcStatusCode, WriteFlags};
 
 fn config(db: &Path) -> Config {
-    Config { db: db.to_owned(), listen: "127.0.0.1:0".to_owned(), ..Config::default() }
+    Config { db: db.to_owned(), listen: vec!["127.0.0.1:0".to_owned()], ..Config::default() }
 }
 
 /// Every file of a directory with its bytes.

@@ -103,3 +103,20 @@ fn a_busy_timeout_of_nothing_does_not_wait() {
     other.execute_batch("ROLLBACK").unwrap();
     assert_eq!(upload(&client, [invoice("a", 1)]).unwrap().created_count, 1);
 }
+
+#[test]
+fn listen_is_a_text_or_a_list() {
+    let read = |text: &str| toml::from_str::<Config>(text).map(|config| config.listen);
+    let two = ["127.0.0.1:0".to_owned(), "unix:/run/a.sock".to_owned()];
+    assert_eq!(read("listen = '127.0.0.1:0'").unwrap(), two[..1]);
+    assert_eq!(read("listen = '127.0.0.1:0, unix:/run/a.sock'").unwrap(), two);
+    assert_eq!(read("listen = ['127.0.0.1:0', 'unix:/run/a.sock']").unwrap(), two);
+    assert_eq!(read("listen = ['unix:/run/a,b.sock']").unwrap(), ["unix:/run/a,b.sock"]);
+    assert_eq!(read("listen = []").unwrap(), [""; 0]);
+    let error = read("listen = 50051").unwrap_err();
+    assert!(error.message().contains("expected HOST:PORT, unix:PATH, or a list"), "{error}");
+    for listen in [vec![], vec!["unix:/run/a,b.sock".to_owned()], two.to_vec()] {
+        let config = Config { listen, ..Config::default() };
+        assert_eq!(toml::from_str::<Config>(&toml::to_string(&config).unwrap()).unwrap(), config);
+    }
+}

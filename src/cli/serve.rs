@@ -17,7 +17,7 @@ use super::stderr::say;
 
 /// Serves a database until SIGTERM or SIGINT
 ///
-/// Prints `listening on HOST:PORT` on stdout once it serves. The log goes to stderr; RUST_LOG sets its
+/// Prints `listening on HOST:PORT` on stdout once it serves, a line an address. The log goes to stderr; RUST_LOG sets its
 /// level (default: info). A signal stops it: open calls have --drain-timeout-ms to end, and the exit
 /// code is 0. A second signal ends it at once, with code 1; nothing acknowledged is lost by that either.
 #[derive(Args)]
@@ -65,17 +65,25 @@ pub struct Restore {
 
 pub fn serve(args: &Serve) -> Result<()> {
     let config = args.settings.resolve()?.config;
+    if config.listen.is_empty() {
+        return Err(Failure::Usage(
+            "--listen: nobody could call a server without an address".into(),
+        ));
+    }
     log_from("info");
     // Before the server starts, so that no signal is lost or ends the process half way.
     let mut signals = Signals::new([SIGTERM, SIGINT]).map_err(|e| Failure::io("signals", e))?;
     let server = Server::start(config)?;
-    print(&format!("listening on {}\n", server.addr()))?;
+    let lines = server.addresses().iter().map(|address| format!("listening on {address}\n"));
+    print(&lines.collect::<String>())?;
     signals.forever().next();
     thread::spawn(move || {
         signals.forever().next();
         process::exit(1);
     });
-    Ok(server.shutdown()?)
+    // The log has its report.
+    server.shutdown()?;
+    Ok(())
 }
 
 pub fn check(args: &Check) -> Result<()> {

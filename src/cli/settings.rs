@@ -8,7 +8,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use clap::parser::ValueSource;
-use clap::{Arg, ArgMatches, Args, Command, FromArgMatches};
+use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
 use serde::Deserialize;
 use toml::{Table, Value};
 
@@ -73,6 +73,7 @@ impl Args for Settings {
                 .hide_env_values(true)
                 .value_name(if default.is_integer() { "N" } else { "VALUE" })
                 .allow_negative_numbers(true)
+                .action(if setting.name == "listen" { ArgAction::Append } else { ArgAction::Set })
                 .help(format!(
                     "{} [default: {default}; {}]",
                     doc.join(" ").trim_end_matches('.'),
@@ -90,12 +91,14 @@ impl Args for Settings {
 impl FromArgMatches for Settings {
     fn from_arg_matches(matches: &ArgMatches) -> std::result::Result<Settings, clap::Error> {
         let given = SETTINGS.iter().filter_map(|setting| {
-            let value: &String = matches.get_one(setting.name)?;
+            let values: Vec<&str> =
+                matches.get_many::<String>(setting.name)?.map(String::as_str).collect();
+            let value = values.join(",");
             let origin = match matches.value_source(setting.name) {
                 Some(ValueSource::EnvVariable) => Origin::Variable(variable(setting.name)),
                 _ => Origin::Flag(format!("--{}", flag(setting.name))),
             };
-            Some((setting.name, (value.clone(), origin)))
+            Some((setting.name, (value, origin)))
         });
         Ok(Settings { file: matches.get_one("config").cloned(), given: given.collect() })
     }

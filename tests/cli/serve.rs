@@ -59,6 +59,26 @@ fn flags_go_over_variables_over_the_file_over_defaults() {
 }
 
 #[test]
+fn it_listens_on_every_address_that_it_is_given() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = text_of(&dir.path().join("bills.db"));
+    let unix = format!("unix:{}", text_of(&dir.path().join("bills.sock")));
+    let two = format!("127.0.0.1:0,{unix}");
+    let args = ["serve", "--db", &db, "--listen", &two, "--listen", "127.0.0.1:0"];
+    let mut process = Process::start(billstream(&args));
+    let lines = process.lines();
+    let addresses: Vec<_> = (0..3).map(|_| lines.recv_timeout(DEADLINE).unwrap()).collect();
+    assert_eq!(addresses[1], format!("listening on {unix}"));
+    for address in [&addresses[0], &addresses[2]] {
+        let address = address.strip_prefix("listening on ").unwrap();
+        assert!(run(&at(&["summary"], address)).ok().contains("invoice_count"));
+    }
+    process.signal("TERM");
+    assert_eq!(process.wait(), 0);
+    run(&["serve", "--db", &db, "--listen", ""]).fails(2, "--listen: nobody could call");
+}
+
+#[test]
 fn a_wrong_configuration_is_exit_code_2_and_is_named_with_its_place() {
     let dir = tempfile::tempdir().unwrap();
     let config = dir.path().join("c.toml");

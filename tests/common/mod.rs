@@ -46,8 +46,11 @@ impl TestServer {
     }
 
     fn on(dir: tempfile::TempDir, config: Config) -> TestServer {
-        let config =
-            Config { db: dir.path().join("bills.db"), listen: "127.0.0.1:0".to_owned(), ..config };
+        let config = Config {
+            db: dir.path().join("bills.db"),
+            listen: vec!["127.0.0.1:0".to_owned()],
+            ..config
+        };
         // All tests of a process are one host to the C core, and some cancel a thousand streams.
         let config = Config { max_resets_per_second: 1_000_000, ..config };
         let server = Some(Server::start(config.clone()).unwrap());
@@ -113,7 +116,7 @@ pub fn database(rows: u64) -> PathBuf {
     if !done.exists() {
         let db = dir.join(format!("invoices-{rows}-{}.new", std::process::id()));
         let _ = std::fs::remove_file(&db);
-        let listen = "127.0.0.1:0".to_owned();
+        let listen = vec!["127.0.0.1:0".to_owned()];
         Server::start(Config { db: db.clone(), listen, ..Config::default() })
             .unwrap()
             .shutdown()

@@ -75,7 +75,7 @@ impl Drop for SmallDisk {
 fn config(db: PathBuf) -> Config {
     Config {
         db,
-        listen: "127.0.0.1:0".to_owned(),
+        listen: vec!["127.0.0.1:0".to_owned()],
         // Checkpoints are to meet the full disk too.
         wal_limit_bytes: MIB as u64,
         ..Config::default()

@@ -94,7 +94,7 @@ impl Local {
         let dir = tempfile::tempdir().unwrap();
         let db = dir.path().join("bills.db");
         let mut config =
-            Config { db: db.clone(), listen: "127.0.0.1:0".to_owned(), ..Config::default() };
+            Config { db: db.clone(), listen: vec!["127.0.0.1:0".to_owned()], ..Config::default() };
         // All tests of a process are one host to the C core, and some cancel hundreds of streams.
         config.max_resets_per_second = 1_000_000;
         change(&mut config);

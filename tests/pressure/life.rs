@@ -305,7 +305,7 @@ impl World {
 fn template(dir: &Path) -> std::path::PathBuf {
     let db = dir.join("template.db");
     let listen = "127.0.0.1:0".to_owned();
-    let config = Config { db: db.clone(), listen, ..Config::default() };
+    let config = Config { db: db.clone(), listen: vec![listen], ..Config::default() };
     Server::start(config).unwrap().shutdown().unwrap();
     let conn = rusqlite::Connection::open(&db).unwrap();
     conn.execute_batch(&format!(

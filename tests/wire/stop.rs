@@ -92,7 +92,7 @@ fn a_taken_port_is_told() {
     let server = TestServer::start(Config::default());
     let dir = tempfile::tempdir().unwrap();
     let db = dir.path().join("other.db");
-    let second = Server::start(Config { listen: server.addr(), db, ..Config::default() });
+    let second = Server::start(Config { listen: vec![server.addr()], db, ..Config::default() });
     let error = second.err().unwrap();
     assert!(error.to_string().contains("Address already in use"), "{error}");
 }

@@ -1,0 +1,160 @@
+//! The stop of a server, whole or half started.
+
+use std::fmt;
+use std::sync::atomic::Ordering;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures::future::{select, Either};
+use futures_timer::Delay;
+
+use crate::bridge::wait;
+use crate::error::{Error, Result};
+use crate::calls::call::STOP_GRACE;
+use crate::calls::start::Threads;
+use crate::calls::Core;
+use crate::grpc::Shared;
+use crate::stop::{Reason, Stop};
+
+use super::threads::{Environments, Hold};
+
+/// How long cancelled calls may take to end before a stop goes on without them.
+const CANCEL_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// What a stop did. (Calls of an embedder's own services are not counted.)
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Stopped {
+    /// Calls that were open when the stop began, and went on to end OK.
+    pub drained: u64,
+    /// Calls that were open then, and ended with an error: UNAVAILABLE, if it is for the stop.
+    pub cancelled: u64,
+    /// How long it took.
+    pub took: Duration,
+    /// Whether it is over. `false` where it was asked for on a completion-queue thread of the server, which a
+    /// stop has to wait for: then it goes on on a thread of its own, tells the log how it ended, and the
+    /// other fields are 0.
+    pub is_over: bool,
+}
+
+impl fmt::Display for Stopped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Stopped { drained, cancelled, took, is_over } = self;
+        match is_over {
+            true => {
+                write!(f, "stopped after {took:?}: {drained} open calls went on to their end, ")
+                    .and_then(|()| write!(f, "{cancelled} were ended"))
+            }
+            false => f.write_str("stopping on another thread"),
+        }
+    }
+}
+
+/// What a stop takes apart, in its order.
+pub struct Running {
+    pub grpc: grpcio::Server,
+    pub envs: Environments,
+    pub hold: Hold,
+    pub shared: Arc<Shared>,
+    pub threads: Threads,
+    /// Whether calls may be open that are not counted.
+    pub has_own_services: bool,
+}
+
+impl Running {
+    /// On a thread that is none of gRPC's. A database that `store` does not keep yet is removed.
+    pub fn stop(self) -> Result<Stopped> {
+        let start = Instant::now();
+        let metrics = Arc::clone(&self.shared.core.metrics);
+        let (ok, failed) = (metrics.calls_ok.get(), metrics.calls_failed.get());
+        let Running { mut grpc, envs, hold, shared, threads, has_own_services } = self;
+        let stopped = hold.during(|| grpc.shutdown());
+        let drained = Drain { core: &shared.core, stopped: Some(stopped), has_own_services }
+            .run(&mut grpc);
+        let sweeping = threads.stop();
+        shared.poller.close();
+        drop(grpc);
+        let all_ended = envs.stop(CANCEL_TIMEOUT);
+        drop(sweeping);
+        let report = Stopped {
+            drained: metrics.calls_ok.get() - ok,
+            cancelled: metrics.calls_failed.get() - failed,
+            took: start.elapsed(),
+            is_over: true,
+        };
+        log::info!("{report}");
+        if drained && all_ended {
+            Ok(report)
+        } else {
+            Err(Error::Internal("calls did not end in time; the database is closed".to_owned()))
+        }
+    }
+}
+
+/// The end of all calls.
+struct Drain<'a> {
+    core: &'a Core,
+    /// `None` once gRPC has ended its calls.
+    stopped: Option<grpcio::ShutdownFuture>,
+    has_own_services: bool,
+}
+
+impl Drain<'_> {
+    /// Ends all calls, the longer the less they are in progress; whether they have ended.
+    fn run(&mut self, grpc: &mut grpcio::Server) -> bool {
+        let stopping = &self.core.stopping;
+        let drain = Duration::from_millis(self.core.config.drain_timeout_ms);
+        self.tell(&stopping.waits);
+        if self.has_stopped(drain.min(STOP_GRACE)) {
+            return true;
+        }
+        self.tell(&stopping.queries);
+        let start = Instant::now();
+        while self.has_calls() && start.elapsed() + STOP_GRACE < drain {
+            if self.has_stopped(Duration::from_millis(20)) {
+                return true;
+            }
+        }
+        let calls_open = self.calls_open();
+        if calls_open > 0 {
+            log::info!("ending {calls_open} calls that are open after {drain:?}");
+            self.tell(&stopping.calls);
+            // For their statuses to get out.
+            if self.has_stopped(STOP_GRACE) {
+                return true;
+            }
+        }
+        // Also where no call is left: the connection of a client that answers no PING ends by this.
+        grpc.cancel_all_calls();
+        self.has_stopped(CANCEL_TIMEOUT)
+    }
+
+    /// Whether all calls end in time, those in process too.
+    fn has_stopped(&mut self, time: Duration) -> bool {
+        let start = Instant::now();
+        if let Some(stopped) = &mut self.stopped {
+            match wait(select(stopped, Delay::new(time))) {
+                Either::Left(_) => self.stopped = None,
+                Either::Right(_) => return false,
+            }
+        }
+        // Nothing tells of them: they are counted.
+        while self.calls_open() > 0 && start.elapsed() < time {
+            wait(Delay::new(Duration::from_millis(1)));
+        }
+        self.calls_open() == 0
+    }
+
+    fn calls_open(&self) -> usize {
+        self.core.calls_open.load(Ordering::Relaxed)
+    }
+
+    /// Calls of other services are not counted, and so may always be open.
+    fn has_calls(&self) -> bool {
+        self.has_own_services || self.calls_open() > 0
+    }
+
+    fn tell(&self, stop: &Stop) {
+        stop.stop(Reason::Stopping);
+        self.core.sweep.hurry();
+    }
+}
