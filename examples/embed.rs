@@ -1,58 +1,38 @@
-//! The server inside another program, without an async runtime: start, use, stop.
-//!
-//! `cargo run --release --example embed`
+//! The server inside another program: no async runtime, no port. `cargo run --release --example embed`
 
-use billstream::client::Stub;
-use billstream::proto::report::{CreateInvoiceRequest, ExportRequest, SummaryRequest};
+use billstream::proto::report::{CreateInvoiceRequest, ExportRequest, ReconcileEvent, SummaryRequest};
+use billstream::protobuf::well_known_types::timestamp::Timestamp;
 use billstream::{Config, Server};
-use futures::executor::block_on;
-use futures::{SinkExt, StreamExt};
-use grpcio::{CallOption, WriteFlags};
-use protobuf::well_known_types::timestamp::Timestamp;
-use protobuf::MessageField;
 
+#[rustfmt::skip]
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let dir = tempfile::tempdir()?;
-    let server = Server::start(Config {
-        db: dir.path().join("bills.db"),
-        listen: vec!["127.0.0.1:0".to_owned()],
-        ..Config::default()
-    })?;
-    println!("listening on {}", server.addr());
+    let config = Config { db: dir.path().join("bills.db"), ..Config::default() };
+    let server = Server::builder(config).without_listeners().start()?;
+    let (client, now) = (server.local(), Some(Timestamp::now()));
 
-    let client = Stub::new(&server.addr().to_string());
-    block_on(create(&client))?;
-    let summary = client.get_summary(&SummaryRequest::new(), CallOption::default())?;
-    println!("{} invoices, {} cents", summary.invoice_count, summary.totals[0].total_cents);
-    block_on(export(&client))?;
-
-    server.shutdown()?;
-    Ok(())
-}
-
-/// Uploads three invoices: all of them, or none.
-async fn create(client: &Stub) -> grpcio::Result<()> {
-    let (mut requests, result) = client.bulk_create(CallOption::default())?;
+    let mut upload = client.upload()?;
     for i in 1..=3 {
-        let request = CreateInvoiceRequest {
-            invoice_id: format!("inv-{i}"),
-            customer_id: "cust-1".to_owned(),
-            total_amount_cents: 100 * i,
-            currency: "EUR".to_owned(),
-            issued_at: MessageField::some(Timestamp::now()),
-            ..Default::default()
-        };
-        requests.send((request, WriteFlags::default())).await?;
+        let (invoice_id, customer_id) = (format!("inv-{i}"), "cust-1".to_owned());
+        upload.send(&CreateInvoiceRequest {
+            invoice_id, customer_id, total_amount_cents: 100 * i, currency: "EUR".to_owned(),
+            issued_at: now.clone().into(), ..Default::default()
+        })?;
     }
-    requests.close().await?;
-    println!("created {}", result.await?.created_count);
-    Ok(())
-}
+    println!("created {}", upload.commit("batch-1")?.created_count);
 
-async fn export(client: &Stub) -> grpcio::Result<()> {
-    let mut invoices = client.export_invoices(&ExportRequest::new(), CallOption::default())?;
-    while let Some(invoice) = invoices.next().await.transpose()? {
-        println!("{} {} {}", invoice.sequence, invoice.invoice_id, invoice.total_amount_cents);
+    let (events, acks) = client.reconcile().split();
+    let (event_id, invoice_id) = ("event-1".to_owned(), "inv-1".to_owned());
+    events.send(ReconcileEvent {
+        event_id, invoice_id, amount_cents: 100, currency: "EUR".to_owned(), received_at: now.into(), ..Default::default()
+    })?;
+    events.finish();
+    acks.flatten().flatten().for_each(|ack| println!("{} {:?}", ack.event_id, ack.outcome));
+
+    for invoices in client.export(&ExportRequest::default()) {
+        invoices?.iter().for_each(|invoice| println!("{} {}", invoice.invoice_id, invoice.paid_cents));
     }
+    println!("{} cents in all", client.summary(&SummaryRequest::default())?.totals[0].total_cents);
+    println!("{}", server.shutdown()?);
     Ok(())
 }

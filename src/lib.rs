@@ -64,6 +64,7 @@ pub use grpcio;
 /// The messages of [`proto`] are its.
 pub use protobuf;
 
+pub use client::Client;
 pub use config::Config;
 pub use error::{Error, Result};
 pub use server::Server;
