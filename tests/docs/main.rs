@@ -58,8 +58,12 @@ fn is_refusal(error: grpcio::Error) -> bool {
     common::status::<()>(Err(error)).code() == grpcio::RpcStatusCode::RESOURCE_EXHAUSTED
 }
 
+/// What a language calls the two codes after which a page tries again.
+type Codes = [&'static str; 2];
+const CODES: Codes = ["UNAVAILABLE", "RESOURCE_EXHAUSTED"];
+
 /// Runs the program of a page that is installed, and holds what it prints to what the page says.
-fn assert_runs(page: &Page, run: impl FnOnce(String) -> Output) {
+fn assert_runs(page: &Page, codes: Codes, run: impl FnOnce(String) -> Output) {
     let mut server = TestServer::start(config());
     let lossy = Lossy::start(server.get().addr());
     let output = with_a_refused_upload(&server, || run(lossy.addr.to_string()));
@@ -68,14 +72,12 @@ fn assert_runs(page: &Page, run: impl FnOnce(String) -> Output) {
     println!("{stdout}\n{stderr}");
     assert!(output.status.success(), "{}", output.status);
     assert_eq!(stdout, page.prints);
-    let tried_again = |code: &str| stderr.matches(&format!("{code}: again in ")).count();
     assert_eq!(lossy.lost.load(Ordering::SeqCst), 2, "connections lost");
-    assert!(tried_again("UNAVAILABLE") >= 2, "the export and the payments go on");
-    assert!(tried_again("RESOURCE_EXHAUSTED") >= 1);
-    assert!(
-        stderr.contains("RESOURCE_EXHAUSTED: again in 0.25 s"),
-        "the delay is that of RetryInfo"
-    );
+    let [unavailable, exhausted] = codes;
+    let lost = stderr.matches(&format!("{unavailable}: again in ")).count();
+    assert!(lost >= 2, "the export and the payments go on");
+    let refused = stderr.contains(&format!("{exhausted}: again in 0.25 s"));
+    assert!(refused, "after the delay of RetryInfo");
     server.stop();
 }
 
@@ -89,7 +91,7 @@ fn page_runs(name: &str, language: &str, file: &str) {
     }
     // Again in the same shell, for what it sets there; this time there is nothing to fetch.
     let script = format!("{{ {}}} >&2\n{}", page.install, page.run);
-    assert_runs(&page, |addr| bash(&script, &dir, &[("BILLSTREAM_ADDR", addr)]));
+    assert_runs(&page, CODES, |addr| bash(&script, &dir, &[("BILLSTREAM_ADDR", addr)]));
 }
 
 #[test]
@@ -100,4 +102,31 @@ fn the_page_of_python_runs_as_it_stands() {
 #[test]
 fn the_page_of_node_runs_as_it_stands() {
     page_runs("node", "js", "client.js");
+}
+
+/// With the modules of today where they can be had, and else with those of Debian in their place.
+#[test]
+fn the_page_of_go_runs_as_it_stands() {
+    let page = Page::read("go", "go");
+    let modules = page.directory("docs-go/modules", "main.go");
+    let protoc = "export PATH=$PATH:$(go env GOPATH)/bin";
+    let install = format!("rm -f go.mod\n{}{protoc}\nprotoc --version\n", page.install);
+    let installed = bash(&install, &modules, &[]);
+    let (dir, setup) = match installed.status.success() {
+        true => (modules, format!("{protoc}\n")),
+        false => {
+            println!("Debian's Go, because: {}", last_words(&installed));
+            let root = env!("CARGO_MANIFEST_DIR");
+            let debian = modules.with_file_name("debian");
+            let setup = format!("eval \"$('{root}/build/unpack-go.sh' '{}')\"\n", debian.display());
+            (page.directory("docs-go/debian/work/src/example", "main.go"), setup)
+        }
+    };
+    let ready = bash(&format!("{setup}go version"), &dir, &[]);
+    if !ready.status.success() {
+        return skip::skip(&format!("docs/clients/go.md: {}", last_words(&ready)));
+    }
+    let script = format!("{setup}{}", page.run);
+    let codes = ["Unavailable", "ResourceExhausted"];
+    assert_runs(&page, codes, |addr| bash(&script, &dir, &[("BILLSTREAM_ADDR", addr)]));
 }
