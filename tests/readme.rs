@@ -1,44 +1,76 @@
-//! The command blocks of README.md, as they stand there.
+//! The command blocks of README.md and of the pages in docs/, as they stand there, and what those texts name.
 //!
-//! The first sitting runs as it is written. The other blocks build, install or test, which cannot be done in
-//! the middle of a test: that what they name is there is held instead.
+//! The first sitting and the blocks of docs/ run as they are written. The other blocks of the README build,
+//! install or test, which cannot be done in the middle of a test: that what they name is there is held instead.
+//! (The pages in docs/clients are of tests/docs.)
 
 use std::fs;
 use std::io::Read;
 use std::net::TcpListener;
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::mpsc::channel;
 use std::thread;
 use std::time::Duration;
 
+use billstream::config::{Config, SETTINGS};
+
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
-/// The longest that the first sitting may take.
+/// The longest that a block may take.
 const DEADLINE: Duration = Duration::from_secs(300);
 
-/// Each block of shell commands, with the heading that it is under.
-fn blocks() -> Vec<(String, String)> {
-    let readme = fs::read_to_string(Path::new(ROOT).join("README.md")).unwrap();
-    let (mut blocks, mut heading, mut block) = (Vec::new(), String::new(), None::<String>);
-    for line in readme.lines() {
-        match (&mut block, line) {
-            (None, "```sh") => block = Some(String::new()),
-            (None, line) if line.starts_with("## ") => heading = line[3..].to_owned(),
-            (None, _) => {}
-            (Some(_), "```") => blocks.push((heading.clone(), block.take().unwrap())),
-            (Some(block), line) => *block += &format!("{line}\n"),
+/// A block of a text, with the heading that it is under.
+struct Block {
+    heading: String,
+    /// What stands behind its fence.
+    language: String,
+    text: String,
+}
+
+fn blocks(path: &Path) -> Vec<Block> {
+    let (mut blocks, mut heading, mut block) = (Vec::new(), String::new(), None::<Block>);
+    for line in fs::read_to_string(path).unwrap().lines() {
+        match (&mut block, line.strip_prefix("```")) {
+            (None, Some(language)) => {
+                let (heading, language) = (heading.clone(), language.to_owned());
+                block = Some(Block { heading, language, text: String::new() });
+            }
+            (None, None) if line.starts_with("## ") => heading = line[3..].to_owned(),
+            (None, None) => {}
+            (Some(_), Some(_)) => blocks.extend(block.take()),
+            (Some(block), None) => block.text += &format!("{line}\n"),
         }
     }
+    assert!(block.is_none(), "{}: a block without an end", path.display());
     blocks
 }
 
+fn readme() -> PathBuf {
+    Path::new(ROOT).join("README.md")
+}
+
+/// The texts below `dir`.
+fn pages(dir: &str) -> Vec<PathBuf> {
+    let entries = fs::read_dir(Path::new(ROOT).join(dir)).unwrap();
+    let paths = entries.map(|entry| entry.unwrap().path());
+    paths.filter(|path| path.extension().is_some_and(|ext| ext == "md")).collect()
+}
+
+fn texts() -> Vec<PathBuf> {
+    [vec![readme()], pages("docs"), pages("docs/clients")].concat()
+}
+
+fn commands(path: &Path) -> impl Iterator<Item = Block> {
+    blocks(path).into_iter().filter(|block| block.language == "sh")
+}
+
 fn first_sitting() -> String {
-    let mut found = blocks().into_iter().filter(|(heading, _)| heading == "A first sitting");
-    let (_, block) = found.next().expect("a first sitting");
-    assert_eq!(found.next(), None, "one block of commands");
-    block
+    let mut found = commands(&readme()).filter(|block| block.heading == "A first sitting");
+    let block = found.next().expect("a first sitting");
+    assert!(found.next().is_none(), "one block of commands");
+    block.text
 }
 
 /// Runs `script` as a person would who has built the program, but for the port, which may be taken. Gives
@@ -115,11 +147,11 @@ fn what_the_other_blocks_name_is_there() {
     };
     let exists = |path: String| Path::new(ROOT).join(&path).exists();
     let mut lines = 0;
-    for (heading, block) in blocks() {
-        if heading == "A first sitting" {
+    for block in commands(&readme()) {
+        if block.heading == "A first sitting" {
             continue;
         }
-        for line in block.lines() {
+        for line in block.text.lines() {
             lines += 1;
             let command = line.split('#').next().unwrap().trim();
             if let Some(target) = command.strip_prefix("make ") {
@@ -141,4 +173,107 @@ fn what_the_other_blocks_name_is_there() {
         }
     }
     assert!(lines > 5, "the blocks are not found");
+}
+
+#[test]
+fn the_blocks_of_the_pages_run_as_they_are_written() {
+    for page in pages("docs") {
+        for block in blocks(&page) {
+            match &block.language[..] {
+                "sh" => {
+                    let dir = tempfile::tempdir().unwrap();
+                    let (stdout, stderr) = run(&block.text, dir.path());
+                    println!("{}:\n{stdout}\n{stderr}", page.display());
+                    if page.ends_with("failures.md") {
+                        assert!(stdout.contains("\ninvoice_count  200000\n"), "{stdout}");
+                        assert!(stdout.trim_end().ends_with("the database is sound"), "{stdout}");
+                    }
+                }
+                "text" => {}
+                // tests/abuse/proxy.rs runs it.
+                "nginx" => assert!(page.ends_with("proxy.md")),
+                other => panic!("{}: no test runs a block of {other:?}", page.display()),
+            }
+        }
+    }
+}
+
+/// What stands in `text` between `open` and `close` on one line.
+fn between<'a>(text: &'a str, open: &'a str, close: &'a str) -> impl Iterator<Item = &'a str> {
+    let lines = text.lines().flat_map(move |line| line.split(open).skip(1));
+    lines.filter_map(move |rest| rest.split_once(close).map(|(inner, _)| inner))
+}
+
+#[test]
+fn links_lead_to_files() {
+    for path in texts() {
+        let text = fs::read_to_string(&path).unwrap();
+        for link in between(&text, "](", ")").filter(|link| !link.contains("://")) {
+            let file = path.parent().unwrap().join(link.split('#').next().unwrap());
+            assert!(file.exists(), "{}: {link}", path.display());
+        }
+    }
+}
+
+/// All Rust below `dir`, in one text.
+fn source(dir: &Path) -> String {
+    let mut text = String::new();
+    for path in fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()) {
+        if path.is_dir() {
+            text += &source(&path);
+        } else if path.extension().is_some_and(|ext| ext == "rs") {
+            text += &fs::read_to_string(&path).unwrap();
+        }
+    }
+    text
+}
+
+/// The last column of the tables in docs/failures.md, and tests named elsewhere in docs/.
+#[test]
+fn settings_and_tests_that_the_pages_name_are_there() {
+    let tests = source(&Path::new(ROOT).join("tests"));
+    let mut named = 0;
+    for page in pages("docs") {
+        let text = fs::read_to_string(&page).unwrap();
+        // Odd pieces are what stands in backticks, outside of blocks.
+        let prose: String = text.split("```").step_by(2).collect();
+        for word in prose.split('`').skip(1).step_by(2) {
+            let is_name = |c: char| c.is_ascii_lowercase() || c == '_' || c.is_ascii_digit();
+            if !word.chars().all(is_name) {
+                continue;
+            }
+            let is_setting = SETTINGS.iter().any(|setting| setting.name == word);
+            let units = ["_ms", "_bytes", "_rows", "_percent", "_workers", "_chunks", "_events"];
+            if units.iter().any(|unit| word.ends_with(unit)) || word.starts_with("max_") {
+                let is_field = word == "max_rows";
+                assert!(is_setting || is_field, "{}: no setting {word}", page.display());
+            } else if word.matches('_').count() >= 3 {
+                named += 1;
+                assert!(tests.contains(&format!("fn {word}()")), "{}: {word}", page.display());
+            }
+        }
+    }
+    assert!(named > 25, "the names are not found");
+}
+
+#[test]
+fn the_memory_of_an_export_is_what_the_page_says() {
+    let page = fs::read_to_string(Path::new(ROOT).join("docs/flow-control.md")).unwrap();
+    let bytes = Config::default().export_memory_bytes();
+    assert!(page.contains(&format!("     {bytes} by default\n")), "{bytes}");
+}
+
+/// The sum in docs/flow-control.md, with the numbers that stand there.
+#[test]
+fn the_memory_of_all_streams_is_the_sum_on_the_page() {
+    let c = Config { max_exports: 7, max_uploads: 5, max_reconciles: 3, ..Config::default() };
+    let chunk = 2 * c.export_chunk_bytes + 1408;
+    let events = c.reconcile_queue_events + c.reconcile_batch_events;
+    let sum = c.max_exports * (c.export_queue_chunks + 2) * chunk
+        + c.max_answer_bytes
+        + c.max_page_size * 1408
+        + c.export_workers * 8 * chunk
+        + c.max_uploads * (c.upload_memory_bytes + c.max_message_bytes)
+        + c.max_reconciles * (events * 1408 + c.max_batch_rows * 896 + c.max_message_bytes);
+    assert_eq!(sum, c.streams_memory_bytes());
 }

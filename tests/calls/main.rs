@@ -12,6 +12,7 @@ mod common;
 mod cancel;
 mod deadline;
 mod half_open;
+mod headers;
 #[path = "../interop/python.rs"]
 mod python;
 mod stop;
