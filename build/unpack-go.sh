@@ -12,10 +12,10 @@ packages="golang-1.19-go golang-1.19-src protobuf-compiler libprotoc32 libprotob
   golang-google-genproto-dev golang-github-golang-protobuf-1-5-dev golang-golang-x-net-dev
   golang-golang-x-sys-dev golang-golang-x-text-dev"
 if ! [ -e "$dir/complete" ]; then
-  command -v apt-get >/dev/null && command -v dpkg-deb >/dev/null || {
+  if ! { command -v apt-get && command -v dpkg-deb; } >/dev/null; then
     echo "no apt-get to take Go from" >&2
     exit 1
-  }
+  fi
   cd "$dir"
   # A machine that never asked knows of no packages.
   # shellcheck disable=SC2086 # a list of words

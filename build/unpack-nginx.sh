@@ -11,10 +11,10 @@ if command -v nginx; then
 fi
 nginx=$dir/usr/sbin/nginx
 if ! [ -x "$nginx" ]; then
-  command -v apt-get >/dev/null && command -v dpkg-deb >/dev/null || {
+  if ! { command -v apt-get && command -v dpkg-deb; } >/dev/null; then
     echo "no nginx on PATH, and no apt-get to take it from" >&2
     exit 1
-  }
+  fi
   mkdir -p "$dir"
   cd "$dir"
   # A machine that never asked knows of no packages.

@@ -218,6 +218,34 @@ def reconcile(stub):
     assert [ack.event_id for ack in call] == ["e8"]
 
 
+def batches(stub, seen):
+    """The two calls with many rows a message keep the promises of those with one."""
+    required = (("billstream-commit", "required"),)
+
+    def upload(*batches):
+        requests = (pb.CreateInvoiceBatch(requests=batch) for batch in batches)
+        return stub.BulkCreateBatches(requests, timeout=DEADLINE, metadata=required)
+
+    rows = [invoice(i, invoice_id=f"batched-{i}") for i in range(1_000)]
+    whole = (rows[:600], [], rows[600:], [commit("batched", len(rows))])
+    first, again = upload(*whole), upload(*whole)
+    assert first.created_count == len(rows) and not first.already_applied, first
+    assert again.already_applied and again.first_sequence == first.first_sequence == len(seen) + 1, again
+    wrong = expect(grpc.StatusCode.INVALID_ARGUMENT, lambda: upload(rows[:600], [invoice(0, currency="EURO")]))
+    assert detail(wrong, details.BadRequest).field_violations[0].field == "requests[600].currency"
+
+    def pay(*batches):
+        requests = (pb.ReconcileEventBatch(events=batch) for batch in batches)
+        return list(stub.ReconcileBatches(requests, timeout=DEADLINE))
+
+    events = [event(f"batched-{i}", i, 1) for i in range(20, 30)]
+    acks = pay(events[:4], [], events[4:] + events[:1])
+    assert [len(batch.acks) for batch in acks] == [4, 0, 7], acks
+    acks = [ack for batch in acks for ack in batch.acks]
+    assert [ack.event_id for ack in acks] == [e.event_id for e in events + events[:1]], acks
+    assert [ack.duplicate for ack in acks] == 10 * [False] + [True], acks
+
+
 def limits(stub):
     """One stream more than the server admits is told when to come back."""
     gate = threading.Event()
@@ -270,10 +298,11 @@ def main(addr):
         seen = list_invoices(stub, rows)
         export(stub, seen)
         reconcile(stub)
+        batches(stub, seen)
         limits(stub)
         compressed(stub)
         deadline(stub)
-    print(f"interop: Python {sys.version.split()[0]}, grpcio {grpc.__version__}: six rpcs")
+    print(f"interop: Python {sys.version.split()[0]}, grpcio {grpc.__version__}: eight rpcs")
 
 
 if __name__ == "__main__":
