@@ -1,6 +1,8 @@
 //! The server inside another program: no async runtime, no port. `cargo run --release --example embed`
 
-use billstream::proto::report::{CreateInvoiceRequest, ExportRequest, ReconcileEvent, SummaryRequest};
+use billstream::proto::report::{
+    CreateInvoiceRequest, ExportRequest, ReconcileEvent, SummaryRequest,
+};
 use billstream::protobuf::well_known_types::timestamp::Timestamp;
 use billstream::{Config, Server};
 

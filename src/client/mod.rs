@@ -257,6 +257,15 @@ impl Client {
         Reconcile::new(self)
     }
 
+    /// Whether no call of it can succeed any more.
+    fn is_gone(&self) -> bool {
+        match &self.transport {
+            // Another server may come.
+            Transport::Grpc(_) => false,
+            Transport::Local(local) => local.is_stopping(),
+        }
+    }
+
     fn summary_once(&self, request: &SummaryRequest) -> Result<Summary> {
         match &self.transport {
             Transport::Grpc(connection) => connection.summary(request, self.timeout, &self.stop),

@@ -4,11 +4,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread;
 
+use crate::client::Client;
 use crate::config::Config;
 use crate::error::{Error, Result};
-use crate::metrics::Metrics;
-use crate::client::Client;
 use crate::grpc::Shared;
+use crate::metrics::Metrics;
 
 mod builder;
 mod channel;

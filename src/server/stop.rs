@@ -9,10 +9,10 @@ use futures::future::{select, Either};
 use futures_timer::Delay;
 
 use crate::bridge::wait;
-use crate::error::{Error, Result};
 use crate::calls::call::STOP_GRACE;
 use crate::calls::start::Threads;
 use crate::calls::Core;
+use crate::error::{Error, Result};
 use crate::grpc::Shared;
 use crate::stop::{Reason, Stop};
 
@@ -68,8 +68,8 @@ impl Running {
         let (ok, failed) = (metrics.calls_ok.get(), metrics.calls_failed.get());
         let Running { mut grpc, envs, hold, shared, threads, has_own_services } = self;
         let stopped = hold.during(|| grpc.shutdown());
-        let drained = Drain { core: &shared.core, stopped: Some(stopped), has_own_services }
-            .run(&mut grpc);
+        let drained =
+            Drain { core: &shared.core, stopped: Some(stopped), has_own_services }.run(&mut grpc);
         let sweeping = threads.stop();
         shared.poller.close();
         drop(grpc);

@@ -56,6 +56,10 @@ impl Local {
         self.core.config.db.display().to_string()
     }
 
+    pub fn is_stopping(&self) -> bool {
+        self.core.stopping.waits.is_stopped()
+    }
+
     pub fn summary(
         &self,
         request: &SummaryRequest,
