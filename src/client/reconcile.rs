@@ -6,12 +6,20 @@ use std::task::{ready, Context, Poll};
 
 use futures::StreamExt;
 
+<<<<<<< ours
 use super::window::{Window, MAX_ROWS};
 use super::{cancelled, grpc, local, wait, Client, Code, Error, Result, Retry, Transport};
+=======
+use super::window::Window;
+use super::{cancelled, grpc, wait, Client, Code, Error, Result, Retry, Transport};
+>>>>>>> theirs
 use crate::bridge::{self, Receiver, SendTimeoutError, Sender, TrySendError};
 use crate::calls::call::Open;
 use crate::proto::report::{ReconcileAck, ReconcileEvent};
 use crate::stop::Stop;
+
+/// Events that may wait for the half that sends them.
+const MAX_QUEUED: usize = 4096;
 
 /// A stream of payments and their acknowledgements, in two halves that may be split between threads.
 ///
@@ -45,7 +53,7 @@ pub struct Reconcile {
 
 impl Reconcile {
     pub(super) fn new(client: &Client) -> Reconcile {
-        let (queue, queued) = bridge::bounded(MAX_ROWS);
+        let (queue, queued) = bridge::bounded(MAX_QUEUED);
         let failure = Arc::new(OnceLock::new());
         let events = Events { queue, stop: client.stop.clone(), failure: Arc::clone(&failure) };
         let acks = Acks {

@@ -14,8 +14,9 @@ use crate::proto::report::{ReconcileAck, ReconcileEvent};
 /// Events that were sent and may be without their acknowledgement; then no more go out.
 const MAX_UNACKED: usize = 16_384;
 
-/// The most events of a message: what a server takes by default. A lone event goes at once, and many cost one.
-pub const MAX_ROWS: usize = 4096;
+/// The most events of a message. A lone event goes at once, and many cost one; more of them save nothing that can
+/// be measured, and a server may be told to take fewer.
+const MAX_ROWS: usize = 1024;
 
 /// The events that have no acknowledgement yet, in their order.
 #[derive(Default)]

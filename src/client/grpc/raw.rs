@@ -24,12 +24,13 @@ pub const fn receiving<Q, P>(method: &Method<Q, P>) -> Method<Q, Vec<u8>> {
     }
 }
 
-const BYTES: Marshaller<Vec<u8>> = Marshaller { ser: put, de: take };
-
-fn put(bytes: &Vec<u8>, slice: &mut GrpcSlice) -> grpcio::Result<()> {
-    *slice = GrpcSlice::from(&bytes[..]);
-    Ok(())
-}
+const BYTES: Marshaller<Vec<u8>> = Marshaller {
+    ser: |bytes, slice| {
+        *slice = GrpcSlice::from(&bytes[..]);
+        Ok(())
+    },
+    de: take,
+};
 
 fn take(mut reader: MessageReader) -> grpcio::Result<Vec<u8>> {
     let mut bytes = Vec::with_capacity(reader.len());
