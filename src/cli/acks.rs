@@ -4,11 +4,10 @@ use std::io::{BufWriter, Stdout};
 
 use protobuf::Enum;
 
-use billstream::bridge::Receiver;
+use billstream::client;
 use billstream::proto::report::{InvoiceStatus, ReconcileAck, ReconcileOutcome};
 
 use super::failure::{Failure, Result};
-use super::interrupt;
 use super::output::{stdout, Cell, Format, RowWriter};
 use super::progress::Progress;
 use super::values::{outcome_name, quoted, status_name};
@@ -47,7 +46,7 @@ impl Acks {
             counts: [0; OUTCOMES.len()],
             duplicates: 0,
             last_event: String::new(),
-            progress: Progress::rows(None),
+            progress: Progress::rows(),
         };
         acks.output(|rows| {
             rows.set_widths(&widths())?;
@@ -56,20 +55,13 @@ impl Acks {
         Ok(acks)
     }
 
-    /// Prints what comes until the call is over.
-    pub fn print_all(
-        &mut self,
-        received: &Receiver<ReconcileAck>,
-        mut progressed: impl FnMut(),
-    ) -> Result<()> {
-        while let Some(ack) = interrupt::recv(received)? {
-            self.print(&ack);
-            // Those at hand go out together.
-            if received.is_empty() {
-                self.output(RowWriter::flush);
-                self.progress.set(self.total());
-                progressed();
-            }
+    /// Prints what comes until the stream is over.
+    pub fn print_all(&mut self, received: client::Acks) -> Result<()> {
+        for acks in received {
+            acks?.iter().for_each(|ack| self.print(ack));
+            // Those that came together go out together.
+            self.output(RowWriter::flush);
+            self.progress.set(self.total());
         }
         Ok(())
     }

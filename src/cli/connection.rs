@@ -1,10 +1,14 @@
 //! The flags that say which server a command talks to, and how.
 
+use std::time::Duration;
+
 use clap::Args;
 
-use billstream::client::Stub;
+use billstream::client::Client;
 
-use super::retry::{Retry, RetryArgs};
+use super::failure::describe;
+use super::interrupt;
+use super::progress::Progress;
 
 /// The flags of every command that is a client.
 #[derive(Args)]
@@ -23,22 +27,29 @@ pub struct Connection {
     #[arg(long, env = "BILLSTREAM_HTTP_PROXY",
         value_parser = clap::builder::BoolishValueParser::new())]
     http_proxy: bool,
-    #[command(flatten)]
-    retry: RetryArgs,
+    /// How long to go on trying, in seconds, after the connection was lost or the server said that
+    /// trying again may help; counted anew after each progress. 0: fail at once
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    retry_for_secs: u64,
 }
 
 impl Connection {
-    /// A client that connects at its first call.
-    pub fn client(&self) -> Stub {
-        match self.http_proxy {
-            true => Stub::through_proxy(&self.addr),
-            false => Stub::new(&self.addr),
-        }
-    }
-
-    /// The retries of a command.
-    pub fn retry(&self) -> Retry {
-        self.retry.start(&self.addr)
+    /// A client that connects at its first call, and notes its further tries beside `progress`.
+    pub fn client(&self, progress: &Progress) -> Client {
+        let client = match self.http_proxy {
+            true => Client::connect_through_proxy(&self.addr),
+            false => Client::connect(&self.addr),
+        };
+        let (seconds, note) = (self.retry_for_secs, progress.notes());
+        client.with_retries(Duration::from_secs(seconds)).with_stop(&interrupt::stop()).on_retry(
+            move |error, delay| {
+                note(&format!(
+                    "{}; trying again in {} ms (giving up after {seconds} s)",
+                    describe(error),
+                    delay.as_millis()
+                ))
+            },
+        )
     }
 }
 

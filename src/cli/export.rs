@@ -1,21 +1,17 @@
 //! `billstream export`: every invoice that matches, across lost connections.
 
 use clap::Args;
-use futures::StreamExt;
-use grpcio::{CallOption, ClientSStreamReceiver};
 
-use billstream::bridge::{self, Receiver};
-use billstream::client::Stub;
-use billstream::proto::report::{ExportRequest, Invoice, Summary, SummaryRequest};
+use billstream::client::{Client, Export as Invoices};
+use billstream::proto::report::{ExportRequest, SummaryRequest};
 
 use super::connection::Connection;
-use super::failure::{enough, Failure, Result};
+use super::failure::{enough, Result};
 use super::filter::Filter;
 use super::interrupt;
 use super::invoices::{ColumnArgs, InvoiceWriter};
 use super::output::{Format, FormatArgs};
 use super::progress::Progress;
-use super::retry::Retry;
 
 /// Prints every invoice that matches, in the order of their creation
 ///
@@ -34,8 +30,8 @@ pub struct Export {
     #[arg(long, value_name = "ROWS", default_value_t = 0,
         value_parser = clap::value_parser!(i64).range(0..))]
     max_rows: i64,
-    /// Many invoices a message: the same output, faster
-    #[arg(long)]
+    /// As it is now in any case
+    #[arg(long, hide = true)]
     batched: bool,
     #[command(flatten)]
     columns: ColumnArgs,
@@ -45,30 +41,18 @@ pub struct Export {
     connection: Connection,
 }
 
-/// Messages that are received ahead of the printing: some hundreds of kilobytes of either kind, from a server
-/// with its default configuration.
-const ROWS_AHEAD: usize = 1024;
-const BATCHES_AHEAD: usize = 4;
-
-/// Rows between two moves of the progress bar.
-const ROWS_A_STEP: u64 = 1024;
-
 pub fn run(args: &Export) -> Result<()> {
-    let mut run = Run {
-        client: args.connection.client(),
-        batched: args.batched,
-        request: request(args),
-        last_sequence: 0,
-        out: InvoiceWriter::new(args.format.or(Format::Csv), &args.columns)?,
-        printed: 0,
-        progress: Progress::rows(None),
-        retry: args.connection.retry(),
-    };
+    let mut out = InvoiceWriter::new(args.format.or(Format::Csv), &args.columns)?;
+    let progress = Progress::rows();
+    let client = args.connection.client(&progress);
     interrupt::watch()?;
-    let result = run.run(args);
+    let mut invoices = client.export(&request(args));
+    let mut printed = 0;
+    let result = set_total(args, &client, &progress)
+        .and_then(|()| print(&mut invoices, &mut out, &progress, &mut printed));
     // Also the rows before a failure, which is about those after them.
-    let result = run.out.flush().and(result);
-    enough(result.map_err(|failure| failure.or_go_on(|| run.go_on())))
+    let result = out.flush().and(result);
+    enough(result.map_err(|failure| failure.or_go_on(|| go_on(args, printed, invoices.cursor()))))
 }
 
 fn request(args: &Export) -> ExportRequest {
@@ -83,124 +67,37 @@ fn request(args: &Export) -> ExportRequest {
     }
 }
 
-/// One export, in as many calls as it takes.
-struct Run {
-    client: Stub,
-    batched: bool,
-    /// What is still to come: after each invoice the cursor is set to it.
-    request: ExportRequest,
-    /// The end of the set. A later call would have newer invoices too, so the set is cut here.
-    last_sequence: i64,
-    out: InvoiceWriter,
-    printed: u64,
-    progress: Progress,
-    retry: Retry,
+/// Says how many rows will come, where that is known.
+fn set_total(args: &Export, client: &Client, progress: &Progress) -> Result<()> {
+    if args.filter.is_all() && args.after_sequence == 0 {
+        let all = client.summary(&SummaryRequest::default())?.invoice_count as u64;
+        let asked_for = if args.max_rows > 0 { args.max_rows as u64 } else { all };
+        progress.set_total(all.min(asked_for));
+    }
+    Ok(())
 }
 
-impl Run {
-    fn run(&mut self, args: &Export) -> Result<()> {
-        let summary = self.summary()?;
-        self.last_sequence = summary.last_sequence;
-        if args.filter.is_all() && args.after_sequence == 0 {
-            let all = summary.invoice_count as u64;
-            let asked_for = if args.max_rows > 0 { args.max_rows as u64 } else { all };
-            self.progress = Progress::rows(Some(all.min(asked_for)));
-        }
-        loop {
-            match self.export() {
-                Err(Failure::Rpc(status)) => {
-                    // Whoever reads along shall not wait for rows that are here already.
-                    self.out.flush()?;
-                    self.retry.wait(status, &self.progress)?;
-                }
-                done => return done,
-            }
-        }
+fn print(
+    invoices: &mut Invoices,
+    out: &mut InvoiceWriter,
+    progress: &Progress,
+    printed: &mut u64,
+) -> Result<()> {
+    for batch in invoices {
+        let batch = batch?;
+        batch.iter().try_for_each(|invoice| out.write(invoice))?;
+        // Whoever reads along shall not wait, when the next batch does, for rows that are here already.
+        out.end_page()?;
+        *printed += batch.len() as u64;
+        progress.set(*printed);
     }
+    Ok(())
+}
 
-    fn summary(&mut self) -> Result<Summary> {
-        let call = || self.client.get_summary(&SummaryRequest::default(), CallOption::default());
-        self.retry.unary(&self.progress, call)
-    }
-
-    fn go_on(&self) -> String {
-        let (printed, cursor, left) =
-            (self.printed, self.request.after_sequence, self.request.max_rows);
-        let left = if left > 0 { format!(" --max-rows {left}") } else { String::new() };
-        format!("{printed} rows are printed; go on with --after-sequence {cursor}{left}")
-    }
-
-    /// Prints what is still to come.
-    fn export(&mut self) -> Result<()> {
-        // Only a lost end of a stream can leave nothing to ask for.
-        if self.is_complete() {
-            return Ok(());
-        }
-        if self.batched {
-            let stream =
-                self.client.export_invoice_batches(&self.request, CallOption::default())?;
-            let batches = self.receive(stream, BATCHES_AHEAD);
-            self.print(batches, |batch| batch.invoices)
-        } else {
-            let stream = self.client.export_invoices(&self.request, CallOption::default())?;
-            let rows = self.receive(stream, ROWS_AHEAD);
-            self.print(rows, Some)
-        }
-    }
-
-    /// Has the connection's thread receive while this one prints: to wait for each message here would
-    /// take longer than the server does. When the receiver is dropped, the call is cancelled.
-    fn receive<M: Send + 'static>(
-        &self,
-        mut stream: ClientSStreamReceiver<M>,
-        ahead: usize,
-    ) -> Receiver<grpcio::Result<M>> {
-        let (queue, received) = bridge::bounded(ahead);
-        self.client.spawn(async move {
-            while let Some(message) = stream.next().await {
-                if queue.send(message).await.is_err() {
-                    return;
-                }
-            }
-        });
-        received
-    }
-
-    fn print<M, I: IntoIterator<Item = Invoice>>(
-        &mut self,
-        messages: Receiver<grpcio::Result<M>>,
-        invoices: impl Fn(M) -> I,
-    ) -> Result<()> {
-        while let Some(message) = interrupt::recv(&messages)? {
-            for invoice in invoices(message?) {
-                if invoice.sequence > self.last_sequence {
-                    return Ok(());
-                }
-                self.print_one(&invoice)?;
-            }
-            self.retry.progressed();
-        }
-        Ok(())
-    }
-
-    fn print_one(&mut self, invoice: &Invoice) -> Result<()> {
-        self.out.write(invoice)?;
-        self.request.after_sequence = invoice.sequence;
-        self.printed += 1;
-        if self.request.max_rows > 0 {
-            self.request.max_rows -= 1;
-            if self.request.max_rows == 0 {
-                // 0 would ask for all: there is nothing more to ask for.
-                self.request.after_sequence = self.last_sequence;
-            }
-        }
-        if self.printed.is_multiple_of(ROWS_A_STEP) {
-            self.progress.set(self.printed);
-        }
-        Ok(())
-    }
-
-    fn is_complete(&self) -> bool {
-        self.request.after_sequence >= self.last_sequence
-    }
+fn go_on(args: &Export, printed: u64, cursor: i64) -> String {
+    let left = match args.max_rows as u64 {
+        0 => String::new(),
+        asked_for => format!(" --max-rows {}", asked_for - printed),
+    };
+    format!("{printed} rows are printed; go on with --after-sequence {cursor}{left}")
 }

@@ -1,16 +1,11 @@
 //! How a command fails: what it prints, and its exit code.
 
 use std::io;
-use std::time::Duration;
 
-use grpcio::{RpcStatus, RpcStatusCode};
-use protobuf::Message;
-
+use billstream::client::{self, Code};
 use billstream::error::Error;
-use billstream::proto::error_details::{
-    bad_request::FieldViolation, BadRequest, RetryInfo, Status,
-};
 
+use super::interrupt;
 use super::stderr::say;
 
 /// What every step of a command returns.
@@ -24,7 +19,7 @@ pub enum Failure {
     /// Something went wrong at run time: a file, a port, a disk.
     Failed(String),
     /// A call ended with a status other than OK.
-    Rpc(RpcStatus),
+    Rpc(client::Error),
     /// Whoever read our stdout has closed it, such as `head`.
     StdoutClosed,
     /// Ctrl-C, and how to go on.
@@ -68,7 +63,7 @@ impl Failure {
             Failure::StdoutClosed => say("error: stdout was closed before all of it was written"),
             Failure::Usage(message) | Failure::Failed(message) => say(format!("error: {message}")),
             Failure::Interrupted(message) => say(format!("interrupted: {message}")),
-            Failure::Rpc(status) => print_status(status),
+            Failure::Rpc(error) => print_error(error),
         }
     }
 }
@@ -82,16 +77,12 @@ impl From<Error> for Failure {
     }
 }
 
-impl From<grpcio::Error> for Failure {
-    fn from(error: grpcio::Error) -> Failure {
-        use grpcio::Error::*;
-        Failure::Rpc(match error {
-            RpcFailure(status) | RpcFinished(Some(status)) => status,
-            RemoteStopped | RpcFinished(None) => {
-                status(RpcStatusCode::UNAVAILABLE, "the server ended the call")
-            }
-            other => status(RpcStatusCode::INTERNAL, &format!("in this client: {other}")),
-        })
+impl From<client::Error> for Failure {
+    fn from(error: client::Error) -> Failure {
+        match error.code {
+            Code::Cancelled if interrupt::is_requested() => Failure::Interrupted(String::new()),
+            _ => Failure::Rpc(error),
+        }
     }
 }
 
@@ -103,47 +94,23 @@ pub fn enough(result: Result<()>) -> Result<()> {
     }
 }
 
-/// A status made here, for what gRPC has no status for.
-pub fn status(code: RpcStatusCode, message: &str) -> RpcStatus {
-    RpcStatus::with_message(code, message.to_owned())
-}
-
-/// `UNAVAILABLE: failed to connect`, with the name of the code but not its number.
-pub fn describe(status: &RpcStatus) -> String {
-    let code = status.code().to_string();
-    let name = code.split_once('-').map_or(code.as_str(), |(_, name)| name);
-    match status.message() {
-        "" => name.to_owned(),
-        message => format!("{name}: {message}"),
+/// `UNAVAILABLE: the database is busy`; that there is no server is said in plain words.
+pub fn describe(error: &client::Error) -> String {
+    match error.message.starts_with("no server answers at ") {
+        true => error.message.replacen(" (", &format!(" ({}: ", error.code), 1),
+        false => error.to_string(),
     }
 }
 
-fn print_status(status: &RpcStatus) {
-    say(format!("error: {}", describe(status)));
-    for violation in violations(status) {
+fn print_error(error: &client::Error) {
+    say(format!("error: {}", describe(error)));
+    for violation in &error.violations {
         // The message of this server names them already; that of another may not.
-        if !status.message().contains(&violation.description) {
+        if !error.message.contains(&violation.description) {
             say(format!("  {}: {}", violation.field, violation.description));
         }
     }
-    if let Some(delay) = retry_delay(status) {
+    if let Some(delay) = error.retry_delay {
         say(format!("  the server asks to wait {} ms before another try", delay.as_millis()));
     }
-}
-
-/// The malformed fields that a status names.
-pub fn violations(status: &RpcStatus) -> Vec<FieldViolation> {
-    detail::<BadRequest>(status).map(|details| details.field_violations).unwrap_or_default()
-}
-
-/// How long the server asks to wait, where it says that waiting helps.
-pub fn retry_delay(status: &RpcStatus) -> Option<Duration> {
-    let delay = detail::<RetryInfo>(status)?.retry_delay.into_option()?;
-    Some(Duration::new(delay.seconds.try_into().ok()?, delay.nanos.try_into().ok()?))
-}
-
-/// The detail of type `M` in a status. Details that cannot be read are as good as none.
-fn detail<M: Message + protobuf::MessageFull>(status: &RpcStatus) -> Option<M> {
-    let details = Status::parse_from_bytes(status.details()).ok()?.details;
-    details.iter().find_map(|any| any.unpack::<M>().ok().flatten())
 }

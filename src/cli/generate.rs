@@ -2,8 +2,8 @@
 
 use std::io::Write;
 
+use billstream::model::Timestamp;
 use clap::Args;
-use protobuf::well_known_types::timestamp::Timestamp;
 
 use super::failure::{enough, Failure, Result};
 use super::output::stdout;
@@ -39,7 +39,7 @@ fn write(out: &mut impl Write, rows: u64, seed: u64) -> std::io::Result<()> {
         let cents = if random.below(64) == 0 { 0 } else { random.skewed(AMOUNT_BITS) };
         let currency = CURRENCIES[random.below(CURRENCIES.len() as u64) as usize];
         issued_at.clear();
-        values::write_time(&mut issued_at, &time(&mut random));
+        values::write_time(&mut issued_at, time(&mut random));
         write!(out, "inv-{row:07},cust-{customer:05},{cents},{currency},{issued_at},")?;
         write_memo(out, &mut random)?;
     }
@@ -68,7 +68,7 @@ fn time(random: &mut SplitMix64) -> Timestamp {
         1 | 2 => random.below(1_000) * 1_000_000,
         _ => 0,
     };
-    Timestamp { seconds, nanos: nanos as i32, ..Timestamp::default() }
+    Timestamp { seconds, nanos: nanos as i32 }
 }
 
 /// Ends the row with one of a dozen kinds of memo; some need quotes in a csv.

@@ -6,25 +6,17 @@ use std::fs::File;
 use std::io::Read;
 
 use clap::Args;
-use futures::{SinkExt, StreamExt};
-use grpcio::{
-    CallOption, ClientCStreamReceiver, ClientCStreamSender, MetadataBuilder, RpcStatus,
-    RpcStatusCode, WriteFlags,
-};
 use iso_currency::Currency;
 
-use billstream::bridge::{self, Receiver, Sender};
-use billstream::client::Stub;
-use billstream::proto::report::{BulkCommit, BulkResult, CreateInvoiceBatch, CreateInvoiceRequest};
+use billstream::client::{self, Client, Code, Retry};
+use billstream::proto::report::{BulkResult, CreateInvoiceRequest};
 
 use super::connection::Connection;
-use super::failure::{describe, status, violations, Failure, Result};
-use super::feed::{AHEAD, BATCH};
+use super::failure::{describe, Failure, Result};
 use super::input::Input;
 use super::interrupt;
 use super::output::{Cell, Format, FormatArgs};
 use super::progress::Progress;
-use super::retry::Retry;
 use super::rows::{Column, Need, Rows};
 use super::stderr::say;
 use super::totals::print_totals;
@@ -77,16 +69,12 @@ pub fn run(args: &Import) -> Result<()> {
     let input = Input::open(&args.file)?;
     let batch_id = args.batch_id.clone().unwrap_or_else(new_batch_id);
     interrupt::watch()?;
-    let mut upload = Upload {
-        client: args.connection.client(),
-        progress: Progress::bytes(input.len),
-        input,
-        batch_id,
-        retry: args.connection.retry(),
-        noted: RefCell::default(),
-    };
+    let progress = Progress::bytes(input.len);
+    let client = args.connection.client(&progress);
+    let (retry, noted) = (client.retry(), RefCell::default());
+    let mut upload = Upload { client, input, batch_id, progress, retry, noted };
     let result = upload.run().map_err(|failure| match failure {
-        Failure::Rpc(status) => upload.explain(status),
+        Failure::Rpc(error) => upload.explain(error),
         other => other.or_go_on(|| upload.go_on()),
     });
     let batch_id = upload.batch_id.clone();
@@ -117,7 +105,7 @@ fn print(format: Format, result: &BulkResult, batch_id: &str) -> Result<()> {
 
 /// One import, in as many attempts as it takes.
 struct Upload {
-    client: Stub,
+    client: Client,
     input: Input,
     batch_id: String,
     progress: Progress,
@@ -126,62 +114,40 @@ struct Upload {
     noted: RefCell<Vec<&'static str>>,
 }
 
-/// What is handed to the connection's thread.
-type Request = CreateInvoiceRequest;
-
 impl Upload {
     fn run(&mut self) -> Result<BulkResult> {
         let mut furthest = 0;
         loop {
             let (sent, result) = self.attempt()?;
-            match result.map_err(Failure::from) {
-                Err(Failure::Rpc(status)) => {
-                    // An attempt that comes no further than those before is no progress, so that
-                    // an upload which ends its server cannot go on for ever.
-                    if sent > furthest {
-                        furthest = sent;
-                        self.retry.progressed();
-                    }
-                    self.retry.wait(status, &self.progress)?;
-                }
-                done => return done,
+            let error = match result {
+                Ok(result) => return Ok(result),
+                Err(error) => error,
+            };
+            // An attempt that comes no further than those before is no progress, so that an upload which
+            // ends its server cannot go on for ever.
+            if sent > furthest {
+                furthest = sent;
+                self.retry.progressed();
             }
+            self.retry.wait(error)?;
         }
     }
 
-    /// Sends the whole file. Gives how many rows were sent, and how the call ended. A failure of the file
-    /// cancels the call, and so creates nothing.
-    fn attempt(&self) -> Result<(u64, grpcio::Result<BulkResult>)> {
+    /// Sends the whole file. Gives how many rows were sent, and how the upload ended. A failure of the file
+    /// cancels it, and so creates nothing.
+    fn attempt(&self) -> Result<(u64, client::Result<BulkResult>)> {
         let reader = self.progress.reading(self.input.reader()?);
         let mut rows = Rows::new(&self.input.name, COLUMNS, reader)?;
-        let (sink, result) = self.client.bulk_create_batches(options()?)?;
-        let (requests, to_send) = bridge::bounded(AHEAD);
-        let (done, ended) = bridge::bounded(1);
-        self.client.spawn(async move {
-            // Nobody waits for it any more when the file was wrong.
-            let _ = done.send(upload(sink, result, to_send).await).await;
-        });
-        self.hand_over(&mut rows, requests)?;
-        interrupt::recv(&ended)?.ok_or_else(|| {
-            Failure::Rpc(status(RpcStatusCode::INTERNAL, "the connection's thread has ended"))
-        })
-    }
-
-    /// Hands every row over, and then the commit. Ends early when the call is over: how it ended is told by
-    /// [`upload`].
-    fn hand_over(&self, rows: &mut Rows<impl Read>, requests: Sender<Request>) -> Result<()> {
-        let mut count = 0;
+        let mut upload = self.client.upload()?;
+        let mut sent = 0;
         while rows.advance()? {
-            self.note_ignored(rows);
-            if !interrupt::send(&requests, request(rows)?)? {
-                return Ok(());
+            self.note_ignored(&rows);
+            if let Err(error) = upload.send(&request(&rows)?) {
+                return Ok((sent, Err(error)));
             }
-            count += 1;
+            sent += 1;
         }
-        let batch_id = self.batch_id.clone();
-        let commit = BulkCommit { batch_id, count, ..BulkCommit::default() };
-        interrupt::send(&requests, Request { commit: Some(commit).into(), ..Request::default() })?;
-        Ok(())
+        Ok((sent, upload.commit(&self.batch_id)))
     }
 
     /// Says once of each column that it is ignored.
@@ -205,14 +171,14 @@ impl Upload {
 
     /// Says of a refused upload which lines of the file it is about. What the file itself is to
     /// blame for is a wrong input, like what was found before anything was sent.
-    fn explain(&self, status: RpcStatus) -> Failure {
-        let found = match status.code() {
-            RpcStatusCode::INVALID_ARGUMENT => self.find_invalid(&status),
-            RpcStatusCode::ALREADY_EXISTS => self.find_taken(&status),
+    fn explain(&self, error: client::Error) -> Failure {
+        let found = match error.code {
+            Code::InvalidArgument => self.find_invalid(&error),
+            Code::AlreadyExists => self.find_taken(&error),
             _ => Ok(None),
         };
         // A file that cannot be read again leaves the server's own words.
-        found.ok().flatten().unwrap_or(Failure::Rpc(status))
+        found.ok().flatten().unwrap_or(Failure::Rpc(error))
     }
 
     fn rows(&self) -> Result<Rows<&File>> {
@@ -220,8 +186,8 @@ impl Upload {
     }
 
     /// The line and column of "requests[INDEX].FIELD".
-    fn find_invalid(&self, status: &RpcStatus) -> Result<Option<Failure>> {
-        for violation in violations(status) {
+    fn find_invalid(&self, error: &client::Error) -> Result<Option<Failure>> {
+        for violation in &error.violations {
             let Some((index, field)) = parse_request_path(&violation.field) else { continue };
             let Some(column) = COLUMNS.iter().find(|column| column.name == field) else { continue };
             let mut rows = self.rows()?;
@@ -240,8 +206,8 @@ impl Upload {
     }
 
     /// Two lines with one id, or the line of the id that the server's message quotes.
-    fn find_taken(&self, status: &RpcStatus) -> Result<Option<Failure>> {
-        let taken = status.message().split('"').nth(1).unwrap_or("");
+    fn find_taken(&self, error: &client::Error) -> Result<Option<Failure>> {
+        let taken = error.message.split('"').nth(1).unwrap_or("");
         let mut taken_line = None;
         let mut lines = HashMap::new();
         let mut rows = self.rows()?;
@@ -258,48 +224,9 @@ impl Upload {
                 taken_line = Some(rows.line());
             }
         }
-        let message = |line| format!("{}:{line}: {}", self.input.name, describe(status));
+        let message = |line| format!("{}:{line}: {}", self.input.name, describe(error));
         Ok(taken_line.map(|line| Failure::Failed(message(line))))
     }
-}
-
-/// Sends what is handed over, and half-closes after a commit; without one the call is cancelled. Gives the
-/// rows that were sent.
-async fn upload(
-    mut sink: ClientCStreamSender<CreateInvoiceBatch>,
-    result: ClientCStreamReceiver<BulkResult>,
-    requests: Receiver<Request>,
-) -> (u64, grpcio::Result<BulkResult>) {
-    let mut chunks = requests.ready_chunks(BATCH);
-    let mut sent = 0;
-    loop {
-        let Some(chunk) = chunks.next().await else {
-            sink.cancel();
-            break;
-        };
-        let is_last = chunk.last().is_some_and(|request| request.commit.is_some());
-        let rows = chunk.len() as u64;
-        let batch = CreateInvoiceBatch { requests: chunk, ..CreateInvoiceBatch::default() };
-        // A failed send only says that the call is over; how it ended is the result's to tell.
-        let is_sent = sink.send((batch, WriteFlags::default())).await.is_ok();
-        if !is_sent || is_last && sink.close().await.is_err() {
-            break;
-        }
-        sent += rows;
-        if is_last {
-            break;
-        }
-    }
-    drop(chunks);
-    (sent, result.await)
-}
-
-/// The call says beforehand that it will end in a commit: without one nothing is created, whatever
-/// the network does.
-fn options() -> Result<CallOption> {
-    let mut headers = MetadataBuilder::with_capacity(1);
-    headers.add_str("billstream-commit", "required")?;
-    Ok(CallOption::default().headers(headers.build()))
 }
 
 /// The request of the row at hand, checked as the server will check it.

@@ -2,7 +2,8 @@
 
 use std::io::{BufWriter, Stdout};
 
-use billstream::proto::report::{Invoice, InvoiceStatus};
+use billstream::client::InvoiceRef;
+use billstream::proto::report::InvoiceStatus;
 
 use super::failure::Result;
 use super::output::{stdout, Cell, Format, RowWriter};
@@ -61,16 +62,15 @@ impl InvoiceWriter {
         Ok(InvoiceWriter { rows })
     }
 
-    pub fn write(&mut self, invoice: &Invoice) -> Result<()> {
-        let status = invoice.status.enum_value_or(InvoiceStatus::INVOICE_STATUS_UNSPECIFIED);
-        let issued_at = invoice.issued_at.as_ref();
+    pub fn write(&mut self, invoice: InvoiceRef<'_>) -> Result<()> {
+        let status = invoice.status().enum_value_or(InvoiceStatus::INVOICE_STATUS_UNSPECIFIED);
         self.rows.row(&[
-            Cell::Text(&invoice.invoice_id),
-            Cell::Text(&invoice.customer_id),
+            Cell::Text(invoice.invoice_id),
+            Cell::Text(invoice.customer_id),
             Cell::Int(invoice.total_amount_cents),
-            Cell::Text(&invoice.currency),
-            issued_at.map_or(Cell::Text(""), Cell::Time),
-            Cell::Text(&invoice.memo),
+            Cell::Text(invoice.currency),
+            Cell::Time(invoice.issued_at),
+            Cell::Text(invoice.memo),
             Cell::Text(values::status_name(status)),
             Cell::Int(invoice.paid_cents),
             Cell::Int(invoice.sequence),

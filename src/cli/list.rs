@@ -1,7 +1,6 @@
 //! `billstream list`: invoices, page by page.
 
 use clap::Args;
-use grpcio::CallOption;
 
 use billstream::proto::report::ListInvoicesRequest;
 
@@ -42,16 +41,14 @@ pub fn run(args: &List) -> Result<()> {
 }
 
 fn list(args: &List, out: &mut InvoiceWriter) -> Result<()> {
-    let (client, mut retry) = (args.connection.client(), args.connection.retry());
-    let progress = Progress::hidden();
+    let client = args.connection.client(&Progress::hidden());
     let mut left = if args.limit == 0 { u64::MAX } else { args.limit };
     let mut request = first_page(args);
     loop {
         // Never more than are wanted: the pages of one listing may differ in size.
         request.page_size = args.page_size.min(left.try_into().unwrap_or(i32::MAX));
-        let call = || client.list_invoices(&request, CallOption::default());
-        let page = retry.unary(&progress, call)?;
-        page.invoices.iter().try_for_each(|invoice| out.write(invoice))?;
+        let page = client.list(&request)?;
+        page.invoices.iter().try_for_each(|invoice| out.write(invoice.into()))?;
         out.end_page()?;
         left = left.saturating_sub(page.invoices.len() as u64);
         if page.next_page_token.is_empty() || left == 0 {

@@ -2,8 +2,8 @@
 //!
 //! One file a command; what they share is in [`failure`] (messages and exit codes), [`environment`],
 //! [`settings`], [`connection`], [`filter`], [`input`] and [`rows`] (reading: [`beginning`], [`csv_rows`]
-//! over [`csv_records`], [`ndjson_rows`]), [`feed`] (batches), [`output`], [`table`], [`invoices`], [`acks`]
-//! and [`totals`] (writing), [`retry`], [`interrupt`], [`progress`], [`stderr`] and [`values`].
+//! over [`csv_records`], [`ndjson_rows`]), [`output`], [`table`], [`invoices`], [`acks`] and [`totals`]
+//! (writing), [`interrupt`], [`progress`], [`stderr`] and [`values`].
 
 mod acks;
 mod beginning;
@@ -13,7 +13,6 @@ mod csv_rows;
 mod environment;
 mod export;
 mod failure;
-mod feed;
 mod filter;
 mod generate;
 mod import;
@@ -25,8 +24,6 @@ mod ndjson_rows;
 mod output;
 mod progress;
 mod reconcile;
-mod reconcile_call;
-mod retry;
 mod rows;
 mod serve;
 mod settings;

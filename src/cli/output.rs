@@ -3,8 +3,8 @@
 use std::fmt::Write as _;
 use std::io::{self, BufWriter, Stdout, Write};
 
+use billstream::model::Timestamp;
 use clap::{Args, ValueEnum};
-use protobuf::well_known_types::timestamp::Timestamp;
 
 use super::failure::{Failure, Result};
 use super::table::{Kind, Table};
@@ -41,7 +41,7 @@ pub enum Cell<'a> {
     Text(&'a str),
     Int(i64),
     Bool(bool),
-    Time(&'a Timestamp),
+    Time(Timestamp),
 }
 
 /// Writes rows that all have the same columns. Nothing is certain to be out before a `flush`.

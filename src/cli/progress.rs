@@ -27,14 +27,22 @@ impl Progress {
         Progress::new(Some(total), BYTES, ProgressDrawTarget::stderr())
     }
 
-    /// Of rows, whose number may be known. Hidden too where the rows may get to the terminal, by themselves
+    /// Of rows. Hidden too where the rows may get to the terminal, by themselves
     /// or through a pipe: whatever prints there would leave pieces of the bar between its lines.
-    pub fn rows(total: Option<u64>) -> Progress {
+    pub fn rows() -> Progress {
         let target = match stdout_is_a_file() {
             true => ProgressDrawTarget::stderr(),
             false => ProgressDrawTarget::hidden(),
         };
-        Progress::new(total, if total.is_some() { ROWS_OF } else { ROWS }, target)
+        Progress::new(None, ROWS, target)
+    }
+
+    /// Their number is known now.
+    pub fn set_total(&self, rows: u64) {
+        self.bar.set_length(rows);
+        self.bar.set_style(style(ROWS_OF));
+        // Many are here before its next turn.
+        self.bar.force_draw();
     }
 
     /// Of a command that is over in a moment; it only notes.
@@ -45,11 +53,7 @@ impl Progress {
     /// `stderr` draws nothing when that is not a terminal, and 20 times a second when it is.
     fn new(total: Option<u64>, template: &str, target: ProgressDrawTarget) -> Progress {
         let bar = ProgressBar::with_draw_target(total, target);
-        let style = ProgressStyle::with_template(template).expect("a template of this file");
-        bar.set_style(style.with_key("rate", |state: &ProgressState, out: &mut dyn Write| {
-            // What cannot be written is not seen either.
-            let _ = write!(out, "{}", HumanCount(state.per_sec() as u64));
-        }));
+        bar.set_style(style(template));
         if !bar.is_hidden() {
             bar.enable_steady_tick(Duration::from_millis(200));
         }
@@ -68,8 +72,22 @@ impl Progress {
 
     /// Prints a line on stderr without tearing the bar.
     pub fn note(&self, line: &str) {
-        self.bar.suspend(|| say(line));
+        self.notes()(line);
     }
+
+    /// [`Progress::note`] for another place.
+    pub fn notes(&self) -> impl Fn(&str) + Send + Sync + 'static {
+        let bar = self.bar.clone();
+        move |line| bar.suspend(|| say(line))
+    }
+}
+
+fn style(template: &str) -> ProgressStyle {
+    let style = ProgressStyle::with_template(template).expect("a template of this file");
+    style.with_key("rate", |state: &ProgressState, out: &mut dyn Write| {
+        // What cannot be written is not seen either.
+        let _ = write!(out, "{}", HumanCount(state.per_sec() as u64));
+    })
 }
 
 impl Drop for Progress {

@@ -4,21 +4,16 @@ use std::io::{self, Read};
 use std::thread;
 
 use clap::Args;
-use futures::StreamExt;
-use grpcio::RpcStatusCode;
 
-use billstream::bridge::{self, Receiver, Sender};
+use billstream::client::Events;
 use billstream::proto::report::ReconcileEvent;
 
 use super::acks::Acks;
 use super::connection::Connection;
-use super::failure::{status, Failure, Result};
-use super::feed::{AHEAD, BATCH};
+use super::failure::{Failure, Result};
 use super::input;
 use super::interrupt;
 use super::output::{Format, FormatArgs};
-use super::reconcile_call::Session;
-use super::retry::Retry;
 use super::rows::{Column, Need, Rows};
 
 /// Applies the payments of a csv or ndjson input, and prints an acknowledgement for each
@@ -53,64 +48,30 @@ const COLUMNS: &[Column] = &[
 ];
 
 pub fn run(args: &Reconcile) -> Result<()> {
-    let client = args.connection.client();
-    let input = events(args.file.clone()).ready_chunks(BATCH);
     let mut acks = Acks::new(args.format.or(Format::Csv))?;
+    let client = args.connection.client(&acks.progress);
     interrupt::watch()?;
-    let result = calls(Session::new(client, input), &mut acks, args.connection.retry());
+    let (events, received) = client.reconcile().split();
+    let file = args.file.clone();
+    // Reading may wait for ever, and acknowledgements must not.
+    let reader = thread::spawn(move || read(&file, &events));
+    let result = acks.print_all(received).and_then(|()| {
+        let panicked = |_| Failure::Failed(format!("{}: the reader panicked", args.file));
+        reader.join().map_err(panicked)?
+    });
     // A line that cannot be read goes before acknowledgements that cannot be printed.
     let printed = acks.finish();
     result.map_err(|failure| failure.or_go_on(|| acks.go_on())).and(printed)
 }
 
-/// Makes as many calls as it takes.
-fn calls(mut session: Session, acks: &mut Acks, mut retry: Retry) -> Result<()> {
-    loop {
-        let (to_print, received) = bridge::bounded(AHEAD);
-        let (done, ended) = bridge::bounded(1);
-        session.client().spawn(async move {
-            let result = session.call(to_print).await;
-            // Nobody waits for it any more after Ctrl-C.
-            let _ = done.send((session, result)).await;
-        });
-        acks.print_all(&received, || retry.progressed())?;
-        let Some((back, result)) = interrupt::recv(&ended)? else {
-            let message = "the connection's thread has ended";
-            return Err(Failure::Rpc(status(RpcStatusCode::INTERNAL, message)));
-        };
-        session = back;
-        match result {
-            Ok(true) => {}
-            Ok(false) => return session.input_failure.map_or(Ok(()), Err),
-            // Nothing is outstanding: the next call waits for the next event.
-            Err(Failure::Rpc(_)) if session.is_acked() => {}
-            Err(Failure::Rpc(status)) => retry.wait(status, &acks.progress)?,
-            Err(failure) => return Err(failure),
-        }
-    }
-}
-
-pub type Events = Receiver<Result<ReconcileEvent>>;
-
-/// Reads events on a thread of its own: reading may wait for ever, and acknowledgements must not.
-fn events(path: String) -> Events {
-    let (sender, receiver) = bridge::bounded(AHEAD);
-    thread::spawn(move || {
-        if let Err(failure) = read(&path, &sender) {
-            // Fails when the command is over, and nobody is left to tell.
-            let _ = interrupt::send(&sender, Err(failure));
-        }
-    });
-    receiver
-}
-
-fn read(path: &str, events: &Sender<Result<ReconcileEvent>>) -> Result<()> {
+fn read(path: &str, events: &Events) -> Result<()> {
     let input: Box<dyn Read> = match path {
         "-" => Box::new(io::stdin()),
         path => Box::new(input::open(path)?),
     };
     let mut rows = Rows::new(&input::display_name(path), COLUMNS, input)?;
-    while rows.advance()? && interrupt::send(events, Ok(event(&rows)?))? {}
+    // A failed send only says that the stream is over; why is said with the acknowledgements.
+    while rows.advance()? && events.send(event(&rows)?).is_ok() {}
     Ok(())
 }
 

@@ -1,7 +1,6 @@
 //! `billstream summary`: counts and sums by currency.
 
 use clap::Args;
-use grpcio::CallOption;
 
 use billstream::proto::report::SummaryRequest;
 
@@ -32,9 +31,7 @@ pub fn run(args: &Summary) -> Result<()> {
         issued_until: args.scope.issued_until(),
         ..SummaryRequest::default()
     };
-    let client = args.connection.client();
-    let call = || client.get_summary(&request, CallOption::default());
-    let summary = args.connection.retry().unary(&Progress::hidden(), call)?;
+    let summary = args.connection.client(&Progress::hidden()).summary(&request)?;
     let fields = [
         ("invoice_count", Cell::Int(summary.invoice_count)),
         ("last_sequence", Cell::Int(summary.last_sequence)),

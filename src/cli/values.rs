@@ -109,7 +109,7 @@ fn timestamp(local: DateTime, offset_seconds: i32) -> Option<Timestamp> {
 }
 
 /// Writes a time as RFC 3339 in UTC, with as many digits of a second as it has.
-pub fn write_time(out: &mut String, time: &Timestamp) {
+pub fn write_time(out: &mut String, time: billstream::model::Timestamp) {
     use std::fmt::Write;
     let since_epoch = SignedDuration::new(time.seconds, time.nanos);
     let written = match EPOCH.checked_add(since_epoch) {
@@ -172,7 +172,9 @@ mod tests {
 
     fn again(text: &str) -> String {
         let mut out = String::new();
-        write_time(&mut out, &time(text).unwrap());
+        let time = time(text).unwrap();
+        let (seconds, nanos) = (time.seconds, time.nanos);
+        write_time(&mut out, billstream::model::Timestamp { seconds, nanos });
         out
     }
 

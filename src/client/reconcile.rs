@@ -6,13 +6,8 @@ use std::task::{ready, Context, Poll};
 
 use futures::StreamExt;
 
-<<<<<<< ours
-use super::window::{Window, MAX_ROWS};
-use super::{cancelled, grpc, local, wait, Client, Code, Error, Result, Retry, Transport};
-=======
 use super::window::Window;
-use super::{cancelled, grpc, wait, Client, Code, Error, Result, Retry, Transport};
->>>>>>> theirs
+use super::{cancelled, grpc, local, wait, Client, Code, Error, Result, Retry, Transport};
 use crate::bridge::{self, Receiver, SendTimeoutError, Sender, TrySendError};
 use crate::calls::call::Open;
 use crate::proto::report::{ReconcileAck, ReconcileEvent};
