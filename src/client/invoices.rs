@@ -34,7 +34,9 @@ pub struct Invoices {
 pub struct InvoiceRef<'a> {
     /// The cursor to go on from.
     pub sequence: i64,
+    /// Unique.
     pub invoice_id: &'a str,
+    /// Whose it is.
     pub customer_id: &'a str,
     /// In minor units of `currency`.
     pub total_amount_cents: i64,
@@ -46,6 +48,7 @@ pub struct InvoiceRef<'a> {
     pub paid_cents: i64,
     /// UTC; 1970 where the message has none.
     pub issued_at: Timestamp,
+    /// Empty where there is none.
     pub memo: &'a str,
 }
 
@@ -122,10 +125,12 @@ impl Invoices {
         Ok(Invoices { bytes, rows })
     }
 
+    /// How many there are.
     pub fn len(&self) -> usize {
         self.rows.len()
     }
 
+    /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.rows.is_empty()
     }
@@ -145,6 +150,7 @@ impl Invoices {
         &self.bytes
     }
 
+    /// Each of them, in order.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = InvoiceRef<'_>> {
         self.rows.iter().map(|row| InvoiceRef {
             sequence: row.sequence,

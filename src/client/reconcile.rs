@@ -42,7 +42,9 @@ const MAX_QUEUED: usize = 4096;
 /// }
 /// ```
 pub struct Reconcile {
+    /// The half that sends.
     pub events: Events,
+    /// The half that takes acknowledgements, and moves the stream.
     pub acks: Acks,
 }
 
