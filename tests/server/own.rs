@@ -29,6 +29,7 @@ const WAIT: Method<Vec<u8>, Vec<u8>> = Method {
     resp_mar: Marshaller { ser: write, de: read },
 };
 
+#[allow(clippy::ptr_arg)] // What a `Marshaller` takes.
 fn write(bytes: &Vec<u8>, to: &mut GrpcSlice) -> billstream::grpcio::Result<()> {
     *to = GrpcSlice::from(bytes.clone());
     Ok(())
