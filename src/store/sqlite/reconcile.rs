@@ -3,6 +3,8 @@
 //! Only an event that was applied is remembered: one that was refused is judged anew when it comes again,
 //! corrected or after its invoice.
 
+use std::collections::HashMap;
+
 use rusqlite::{params, CachedStatement, Connection, OptionalExtension, Row};
 
 use crate::error::{Error, Result};
@@ -11,9 +13,15 @@ use crate::store::sqlite::sql;
 use crate::store::sqlite::totals::{Sums, Totals};
 
 /// Applies `events` in their order and returns an acknowledgement for each.
-pub fn apply(conn: &Connection, totals: &mut Totals, events: &[Event]) -> Result<Vec<Ack>> {
+pub fn apply<'a>(
+    conn: &'a Connection,
+    totals: &'a mut Totals,
+    events: &'a [Event],
+) -> Result<Vec<Ack>> {
     let mut statements = Statements::prepare(conn, totals)?;
-    events.iter().map(|event| statements.apply(event)).collect()
+    let acks = events.iter().map(|event| statements.apply(event)).collect::<Result<_>>()?;
+    statements.save_invoices()?;
+    Ok(acks)
 }
 
 struct Statements<'a> {
@@ -21,6 +29,8 @@ struct Statements<'a> {
     find_invoice: CachedStatement<'a>,
     pay_invoice: CachedStatement<'a>,
     insert_event: CachedStatement<'a>,
+    /// The invoices that the job has found. What is paid of them is saved once, at its end.
+    found: HashMap<&'a str, Invoice>,
     conn: &'a Connection,
     totals: &'a mut Totals,
 }
@@ -33,6 +43,8 @@ struct Invoice {
     paid_cents: i64,
     currency: String,
     status: i32,
+    /// Whether a payment of this job is in it.
+    is_paid: bool,
 }
 
 /// A payment that is to be applied, and is in the totals.
@@ -57,12 +69,13 @@ impl<'a> Statements<'a> {
             find_invoice: conn.prepare_cached(sql::FIND_INVOICE)?,
             pay_invoice: conn.prepare_cached(sql::PAY_INVOICE)?,
             insert_event: conn.prepare_cached(sql::INSERT_EVENT)?,
+            found: HashMap::new(),
             conn,
             totals,
         })
     }
 
-    fn apply(&mut self, event: &Event) -> Result<Ack> {
+    fn apply(&mut self, event: &'a Event) -> Result<Ack> {
         let event_id = &event.event_id;
         let payment = match &event.payment {
             Ok(payment) => payment,
@@ -71,8 +84,23 @@ impl<'a> Statements<'a> {
                 return Ok(refused(event_id, None, Refusal(Outcome::Rejected, why)));
             }
         };
-        let invoice = self.find(&payment.invoice_id)?;
-        let refusal = match &invoice {
+        let invoice_id = payment.invoice_id.as_str();
+        let mut invoice = match self.found.remove(invoice_id) {
+            Some(invoice) => Some(invoice),
+            None => self.find(invoice_id)?,
+        };
+        let ack = self.apply_to(invoice.as_mut(), event_id, payment)?;
+        self.found.extend(invoice.map(|invoice| (invoice_id, invoice)));
+        Ok(ack)
+    }
+
+    fn apply_to(
+        &mut self,
+        mut invoice: Option<&mut Invoice>,
+        event_id: &str,
+        payment: &Payment,
+    ) -> Result<Ack> {
+        let refusal = match &mut invoice {
             None => {
                 let why = format!("there is no invoice {:?}", payment.invoice_id);
                 Refusal(Outcome::UnknownInvoice, why)
@@ -83,8 +111,8 @@ impl<'a> Statements<'a> {
             },
         };
         // It may have been applied before the invoice was withdrawn.
-        let first = self.first(event_id, payment, invoice.as_ref())?;
-        Ok(first.unwrap_or_else(|| refused(event_id, invoice.as_ref(), refusal)))
+        let first = self.first(event_id, payment, invoice.as_deref())?;
+        Ok(first.unwrap_or_else(|| refused(event_id, invoice.as_deref(), refusal)))
     }
 
     fn find(&mut self, invoice_id: &str) -> Result<Option<Invoice>> {
@@ -96,6 +124,7 @@ impl<'a> Statements<'a> {
                 paid_cents: row.get(3)?,
                 currency: row.get(4)?,
                 status: row.get(5)?,
+                is_paid: false,
             })
         };
         Ok(self.find_invoice.query_row([invoice_id], invoice).optional()?)
@@ -141,7 +170,7 @@ impl<'a> Statements<'a> {
         &mut self,
         event_id: &str,
         payment: &Payment,
-        invoice: &Invoice,
+        invoice: &mut Invoice,
         due: Due,
     ) -> Result<Ack> {
         let ack = Ack {
@@ -154,8 +183,8 @@ impl<'a> Statements<'a> {
         };
         // That the event is new turns out here, where it costs no look of its own.
         if self.remember(payment, &ack)? {
-            let paid = params![due.paid_cents, due.status as i32, invoice.sequence];
-            self.pay_invoice.execute(paid)?;
+            (invoice.paid_cents, invoice.status) = (due.paid_cents, due.status as i32);
+            invoice.is_paid = true;
             return Ok(ack);
         }
         if !self.add(-payment.amount_cents, invoice)? {
@@ -163,6 +192,16 @@ impl<'a> Statements<'a> {
         }
         let gone = || Error::Internal(format!("the event {event_id:?} is known and gone"));
         self.first(event_id, payment, Some(invoice))?.ok_or_else(gone)
+    }
+
+    /// Writes what is paid of the invoices, in the order in which they lie.
+    fn save_invoices(&mut self) -> Result<()> {
+        let mut paid: Vec<_> = self.found.drain().map(|(_, i)| i).filter(|i| i.is_paid).collect();
+        paid.sort_unstable_by_key(|invoice| invoice.sequence);
+        for Invoice { paid_cents, status, sequence, .. } in paid {
+            self.pay_invoice.execute(params![paid_cents, status, sequence])?;
+        }
+        Ok(())
     }
 
     /// Whether the event is new; if it is, it is kept with its outcome.

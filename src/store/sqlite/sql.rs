@@ -44,6 +44,7 @@ statements! {
     INVOICES_AFTER_BY_CUSTOMER = "invoices_after_by_customer";
     INVOICES_AFTER_FILTERED = "invoices_after_filtered";
     LAST_SEQUENCE = "last_sequence";
+    PAY_CUSTOMER = "pay_customer";
     PAY_INVOICE = "pay_invoice";
     RENEW_FILE_STATE = "renew_file_state";
     SET_LAST_SEQUENCE = "set_last_sequence";

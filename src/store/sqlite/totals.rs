@@ -5,7 +5,7 @@
 //! to take the statement back, and the totals of a currency would be written again for each row. (`load ADDR bulk`
 //! of benches/compare: 128,000 rows a second; with triggers, and what they save in a file, 40,000.)
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use rusqlite::{params, Connection, OptionalExtension};
 
@@ -52,7 +52,7 @@ struct Currency {
     before: Sums,
     now: Sums,
     /// What is added to the totals of each customer.
-    customers: BTreeMap<String, Sums>,
+    customers: HashMap<String, Sums>,
 }
 
 impl Totals {
@@ -67,7 +67,7 @@ impl Totals {
     ) -> Result<bool> {
         if !self.currencies.contains_key(currency) {
             let before = find(conn, currency)?;
-            let found = Currency { before, now: before, customers: BTreeMap::new() };
+            let found = Currency { before, now: before, customers: HashMap::new() };
             self.currencies.insert(currency.to_owned(), found);
         }
         // OK because it was put there, if it was not there.
@@ -127,15 +127,29 @@ impl Totals {
     /// be put back after a rollback.
     pub fn save_customers(&mut self, conn: &Connection) -> Result<()> {
         let mut add = conn.prepare_cached(sql::ADD_CUSTOMER_TOTAL)?;
+        let mut pay = conn.prepare_cached(sql::PAY_CUSTOMER)?;
         for (currency, known) in &mut self.currencies {
-            for (customer_id, sums) in std::mem::take(&mut known.customers) {
+            let mut customers: Vec<_> = known.customers.drain().collect();
+            // The order in which they lie.
+            customers.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
+            for (customer_id, sums) in customers {
+                let Sums { invoice_count, total_cents, paid_cents } = sums;
                 // A payment that was taken back leaves nothing.
-                if sums != Sums::default() {
-                    let Sums { invoice_count, total_cents, paid_cents } = sums;
-                    let values =
-                        params![customer_id, currency, invoice_count, total_cents, paid_cents];
-                    add.execute(values)?;
+                if sums == Sums::default() {
+                    continue;
                 }
+                // Payments alone find the row of their invoice's customer, at half the cost.
+                let is_payment = (invoice_count, total_cents) == (0, 0);
+                if is_payment && pay.execute(params![paid_cents, customer_id, currency])? == 1 {
+                    continue;
+                }
+                add.execute(params![
+                    customer_id,
+                    currency,
+                    invoice_count,
+                    total_cents,
+                    paid_cents
+                ])?;
             }
         }
         self.customers = 0;
