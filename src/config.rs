@@ -168,9 +168,9 @@ settings! {
     /// Reconcile streams that may be open; a further one is RESOURCE_EXHAUSTED, with RetryInfo.
     max_reconciles: usize = 1024, in 1..=100_000;
     /// Events of a stream that may wait to be applied; then the stream is not read.
-    reconcile_queue_events: usize = 512, in 1..=65_536;
+    reconcile_queue_events: usize = 4096, in 1..=65_536;
     /// The most events of a stream in one batch.
-    reconcile_batch_events: usize = 256, in 1..=65_536;
+    reconcile_batch_events: usize = 4096, in 1..=65_536;
 
     /// The most invoices or events in one commit of several uploads or batches of events; further ones go
     /// into the next, and a larger upload is alone in its own. (Some 50 milliseconds of work: more gains
@@ -251,10 +251,10 @@ impl Config {
 
     /// The most bytes that all streams hold outside gRPC: [`Config::export_memory_bytes`] for each
     /// export, `max_answer_bytes` and a page, [`BLOCK_CHUNKS`] chunks for each thread that scans ahead, `upload_memory_bytes` and
-    /// one message for each upload, and for each reconcile stream its queue, one message, what is applied at
-    /// once, and the acknowledgements of one message.
+    /// one message for each upload, and for each reconcile stream its queue, one message, two batches (one
+    /// that is applied, and one whose acknowledgements are sent), and the acknowledgements of one message.
     pub fn streams_memory_bytes(&self) -> usize {
-        let reconcile = (self.reconcile_queue_events + self.reconcile_batch_events)
+        let reconcile = (self.reconcile_queue_events + 2 * self.reconcile_batch_events)
             * MAX_EVENT_BYTES
             + self.max_batch_rows * MAX_ACK_BYTES;
         self.max_exports * self.export_memory_bytes()

@@ -116,39 +116,43 @@ pub struct Outlet {
     ends: IntoIter<usize>,
     /// Of the message at hand.
     acks: Vec<ReconcileAck>,
-    under_way: Option<Reply<Vec<Ack>>>,
+    /// What the writer has. An error is told after the acknowledgements of what was applied before.
+    under_way: Option<Result<Batch>>,
     _permit: Permit,
 }
 
 impl Outlet {
     /// Applies the events at hand, and waits for some. False when there are no more.
+    ///
+    /// The next ones are with the writer before this gives the acknowledgements of the last, so that neither waits
+    /// for the other.
     pub fn poll_apply(&mut self, context: &mut Context<'_>) -> Poll<Result<bool>> {
         if self.under_way.is_none() {
             match ready!(self.queued.poll_next_unpin(context)) {
-                Some(first) => self.begin(first)?,
+                Some(first) => self.under_way = Some(self.submit(first)),
                 None => return Poll::Ready(Ok(false)),
             }
         }
-        if let Some(reply) = &mut self.under_way {
-            let applied = ready!(reply.poll_unpin(context))?;
-            self.under_way = None;
-            self.core.metrics.events_acknowledged.add(applied.len() as u64);
-            self.applied = applied.into_iter();
-        }
+        let applied = match &mut self.under_way {
+            Some(Ok(Batch { reply: Some(reply), .. })) => ready!(reply.poll_unpin(context))?,
+            _ => Vec::new(),
+        };
+        self.core.metrics.events_acknowledged.add(applied.len() as u64);
+        // What is left is of a message that has not ended.
+        self.acks.extend(self.applied.by_ref().map(ack_message));
+        self.applied = applied.into_iter();
+        self.ends = self.under_way.take().transpose()?.unwrap_or_default().ends.into_iter();
+        self.under_way = self.queued.try_recv().map(|first| self.submit(first));
         Poll::Ready(Ok(true))
     }
 
     /// Hands `first` and all at hand to the writer.
-    fn begin(&mut self, first: Item) -> Result<()> {
-        // What is left is of a message that has not ended.
-        self.acks.extend(self.applied.by_ref().map(ack_message));
+    fn submit(&mut self, first: Item) -> Result<Batch> {
         let most = self.core.config.reconcile_batch_events;
         let (events, ends) = at_hand(first, &mut self.queued, most);
-        self.ends = ends.into_iter();
-        if !events.is_empty() {
-            self.under_way = Some(self.core.store.apply(events)?);
-        }
-        Ok(())
+        let is_empty = events.is_empty();
+        let reply = (!is_empty).then(|| self.core.store.apply(events)).transpose()?;
+        Ok(Batch { reply, ends })
     }
 
     /// The acknowledgements of the next message that is applied whole, to be taken out; `None` where there is
@@ -163,6 +167,15 @@ impl Outlet {
     pub fn has_answer(&self) -> bool {
         self.ends.len() > 0
     }
+}
+
+/// Events that the writer applies.
+#[derive(Default)]
+struct Batch {
+    /// `None` where there are none, in messages without events.
+    reply: Option<Reply<Vec<Ack>>>,
+    /// How many events each message has that ends among them.
+    ends: Vec<usize>,
 }
 
 /// The events at hand, `max` at the most; and of each message that ends among them, how many of them it has.

@@ -277,9 +277,8 @@ impl Acks {
     /// Whether the stream goes on after `error`.
     fn survives(&mut self, error: Error) -> Result<()> {
         self.call = None;
-        let is_fault = error.code == Code::Internal
-            || self.client.stop.is_stopped()
-            || self.client.is_gone();
+        let is_fault =
+            error.code == Code::Internal || self.client.stop.is_stopped() || self.client.is_gone();
         // Nothing is outstanding: the next call waits for the next event.
         if self.window.unacked.is_empty() && !is_fault {
             return Ok(());
