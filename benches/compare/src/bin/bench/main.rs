@@ -6,6 +6,7 @@
 mod chart;
 mod checks;
 mod data;
+mod doors;
 mod growth;
 mod limits;
 mod report;
@@ -20,6 +21,7 @@ use std::time::{Duration, Instant};
 use clap::Parser;
 
 use data::{Data, Result};
+use doors::Doors;
 use growth::Growth;
 use report::{micros, Report, Row, Table};
 use scenario::{Bench, Load, Scale, Scenario, Subject, SCENARIOS};
@@ -50,7 +52,10 @@ struct Args {
     data: Option<PathBuf>,
     #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/results"))]
     out: PathBuf,
-    /// Only the tables whose name contains this, and no growth.
+    /// An older billstream, whose reconcile is measured in turn with ours.
+    #[arg(long)]
+    old: Option<PathBuf>,
+    /// Only the tables whose name contains this, and no growth; "Doors" is a name too.
     #[arg(long)]
     only: Option<String>,
     #[arg(long)]
@@ -86,9 +91,14 @@ fn main() -> Result<()> {
         Some(_) => Growth::default(),
         None => Growth::measure(&bench, &subjects),
     };
+    let doors = match &args.only {
+        Some(part) if !"Doors".contains(part.as_str()) => Doors::default(),
+        // The first program is ours.
+        _ => Doors::measure(&bench, &programs[0], args.old.as_deref()),
+    };
     let setting = setting::describe(&bench, begun.elapsed());
     let binaries = setting::binaries(&programs);
-    write(&args.out, &Report { setting, binaries, checked, tables, growth })
+    write(&args.out, &Report { setting, binaries, checked, tables, growth, doors })
 }
 
 fn short() -> Scale {

@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use serde_json::{json, Value};
 
+use crate::doors::Doors;
 use crate::growth::Growth;
 use crate::scenario::{Load, Sample, Scenario};
 use crate::{BILLSTREAM, CEILING, IDIOMATIC, TUNED};
@@ -66,6 +67,7 @@ pub struct Report {
     pub checked: String,
     pub tables: Vec<Table>,
     pub growth: Growth,
+    pub doors: Doors,
 }
 
 impl Report {
@@ -90,6 +92,7 @@ impl Report {
         }
         page += &self.footprint();
         page += &self.growth.markdown();
+        page += &self.doors.markdown();
         page += "\n## Checklist\n\nRatios of medians within this run.\n\n";
         page += "| | ratio | wanted | |\n|---|---:|---:|---|\n";
         for line in self.checklist() {
@@ -175,6 +178,7 @@ impl Report {
             }
         }
         list.extend(self.write_promises());
+        list.extend(self.doors.promises());
         let beside = "GetSummary, 100 a second beside 8 exports";
         for (server, bound) in [(BILLSTREAM, AtMost(3.0)), (IDIOMATIC, Shown), (TUNED, Shown)] {
             let calm = self.median("GetSummary, 100 a second", server, |s| s.p99);
@@ -264,7 +268,7 @@ pub struct Promise {
     bound: Bound,
 }
 
-fn promise(
+pub fn promise(
     what: impl Into<String>,
     ours: Option<f64>,
     other: Option<f64>,

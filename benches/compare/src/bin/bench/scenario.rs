@@ -104,7 +104,7 @@ const INSERTS: (&str, LimitKind) = ("limit: SQLite inserts", LimitKind::Inserts)
 const COMMITS: (&str, LimitKind) = ("limit: durable commits", LimitKind::Commits);
 const SYNCS: (&str, LimitKind) = ("limit: fdatasync", LimitKind::Syncs);
 
-const EVENT_COLUMNS: &str = "event_id,invoice_id,amount_cents,currency,received_at,reference\n";
+pub const EVENT_COLUMNS: &str = "event_id,invoice_id,amount_cents,currency,received_at,reference\n";
 
 /// Every table of the report, in its order.
 pub const SCENARIOS: &[Scenario] = &[
