@@ -84,7 +84,8 @@ fn insert_invoice(
         invoice.memo,
     ]);
     match done.as_ref().err().and_then(extended_code) {
-        Some(ffi::SQLITE_CONSTRAINT_UNIQUE) => {
+        // A trigger looks for a taken id before the index does.
+        Some(ffi::SQLITE_CONSTRAINT_UNIQUE | ffi::SQLITE_CONSTRAINT_TRIGGER) => {
             Err(Status::already_exists(format!("invoice_id {invoice_id} is taken")).into())
         }
         Some(ffi::SQLITE_CONSTRAINT_DATATYPE) => Err(overflow().into()),
