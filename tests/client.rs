@@ -50,7 +50,8 @@ fn sequences(export: Export) -> Vec<i64> {
 fn restart(server: &mut TestServer) {
     let listen = server.addr();
     server.stop();
-    server.server = Some(Server::start(Config { listen: vec![listen], ..server.config.clone() }).unwrap());
+    server.server =
+        Some(Server::start(Config { listen: vec![listen], ..server.config.clone() }).unwrap());
 }
 
 #[test]

@@ -8,7 +8,8 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use billstream::client::Stub;
+use billstream::client::{Client, Stub};
+use billstream::proto::report::{ExportRequest, SummaryRequest};
 use billstream::{Config, Server};
 use common::*;
 
@@ -56,8 +57,46 @@ fn cycle(dir: &Path, i: usize) {
     assert!(stopped.took < DEADLINE, "{stopped}");
 }
 
+/// The four kinds in process: on a server without a port, and on the file alone.
+fn cycle_in_process(dir: &Path, i: usize) {
+    let config = Config { db: dir.join("bills.db"), ..Config::default() };
+    let (server, client) = match i % 2 {
+        0 => {
+            let server = Server::builder(config).without_listeners().start().unwrap();
+            let client = server.local();
+            (Some(server), client)
+        }
+        _ => (None, Client::open_with(config).unwrap()),
+    };
+    let id = format!("i{i}");
+    let mut upload = client.upload().unwrap();
+    upload.send(&invoice(&id, 1)).unwrap();
+    assert_eq!(upload.commit(&id).unwrap().created_count, 1);
+    let (events, acks) = client.reconcile().split();
+    events.send(event(&id, &id, 1)).unwrap();
+    events.finish();
+    assert_eq!(acks.map(|acks| acks.unwrap().len()).sum::<usize>(), 1);
+    assert_eq!(client.summary(&SummaryRequest::default()).unwrap().last_sequence, i as i64 + 1);
+    let mut export = client.export(&ExportRequest::default());
+    assert!(export.next().unwrap().unwrap().len() > 0);
+    // Stopped while the export is open, which is dropped after it.
+    if let Some(server) = server {
+        server.shutdown().unwrap();
+    }
+}
+
 #[test]
 fn each_start_and_stop_gives_back_what_it_took() {
+    gives_back(cycle);
+}
+
+#[test]
+fn each_start_and_stop_in_process_gives_back_what_it_took() {
+    gives_back(cycle_in_process);
+}
+
+fn gives_back(cycle: fn(&Path, usize)) {
+    let _alone = alone();
     let cycles = std::env::var("BILLSTREAM_TEST_CYCLES").map_or(60, |n| n.parse().unwrap());
     let dir = tempfile::tempdir().unwrap();
     (0..WARM_UP).for_each(|i| cycle(dir.path(), i));

@@ -3,8 +3,9 @@
 mod common;
 
 use std::fs;
+use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::path::Path;
-use std::sync::mpsc;
+use std::sync::{mpsc, Arc};
 use std::thread;
 use std::time::Instant;
 
@@ -16,6 +17,7 @@ use billstream::proto::report::{
 use billstream::stop::{Reason, Stop};
 use billstream::{Config, Server};
 use futures::executor::block_on;
+use grpcio::{ChannelBuilder, EnvBuilder};
 
 use common::{database, event, eventually, invoice, TestServer, DEADLINE};
 
@@ -199,6 +201,49 @@ fn a_call_inside_an_executor_waits_there() {
         assert_eq!(create(&server.local(), "", &[invoice("a", 1)]), Ok(1));
         server.shutdown().unwrap();
     });
+}
+
+/// Where an embedder's own handlers run: one that serves the server itself too.
+#[test]
+fn a_call_on_a_completion_queue_thread_waits_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let env = Arc::new(EnvBuilder::new().cq_count(1).build());
+    let config = Config { db: dir.path().join("bills.db"), ..Config::default() };
+    let builder = Server::builder(config).without_listeners().environment(Arc::clone(&env));
+    let server = builder.start().unwrap();
+    let (done, result) = mpsc::channel();
+    // Never connected: a channel is what binds a task to a thread.
+    let channel = ChannelBuilder::new(env).connect("127.0.0.1:0");
+    let (go, told) = futures::channel::oneshot::channel();
+    grpcio::Client::new(channel).spawn(async move {
+        // Its first part runs on the thread that spawns it.
+        told.await.unwrap();
+        let created = create(&server.local(), "", &[invoice("inv-0", 1)]);
+        let paid = pay(&server.local(), 1).map(|acks| acks.len());
+        done.send((created, paid, rows(&server.local(), &ExportRequest::default()))).unwrap();
+        // It stops on another thread.
+        assert!(!server.shutdown().unwrap().is_over);
+    });
+    go.send(()).unwrap();
+    let (created, paid, exported) = result.recv_timeout(DEADLINE).unwrap();
+    assert_eq!((created, paid, exported.unwrap().len()), (Ok(1), Ok(1), 1));
+    let db = dir.path().join("bills.db");
+    eventually("the database is free", || Client::open(&db).is_ok());
+}
+
+#[test]
+fn dropped_by_a_panic_it_stops_with_its_calls_open() {
+    let dir = tempfile::tempdir().unwrap();
+    let panicked = catch_unwind(AssertUnwindSafe(|| {
+        let server = without_listeners(dir.path());
+        let mut upload = server.local().upload().unwrap();
+        upload.send(&invoice("a", 1)).unwrap();
+        let (_events, _acks) = server.local().reconcile().split();
+        panic!("this is to panic");
+    }));
+    assert!(panicked.is_err());
+    let client = Client::open(dir.path().join("bills.db")).unwrap();
+    assert_eq!(client.summary(&SummaryRequest::default()).unwrap().invoice_count, 0);
 }
 
 #[test]
