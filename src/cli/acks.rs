@@ -35,18 +35,18 @@ pub struct Acks {
     counts: [u64; OUTCOMES.len()],
     duplicates: u64,
     last_event: String,
-    pub progress: Progress,
+    progress: Progress,
 }
 
 impl Acks {
-    pub fn new(format: Format) -> Result<Acks> {
+    pub fn new(format: Format, progress: Progress) -> Result<Acks> {
         let mut acks = Acks {
             rows: RowWriter::new(format, &COLUMNS, stdout())?,
             stdout_failure: None,
             counts: [0; OUTCOMES.len()],
             duplicates: 0,
             last_event: String::new(),
-            progress: Progress::rows(),
+            progress,
         };
         acks.output(|rows| {
             rows.set_widths(&widths())?;

@@ -1,27 +1,39 @@
-//! The flags that say which server a command talks to, and how.
+//! The flags that say where the calls of a command go, and how.
 
+use std::fs;
+use std::net::Ipv6Addr;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use clap::Args;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::parser::ValueSource;
+use clap::{ArgMatches, Args, Command, FromArgMatches};
 
 use billstream::client::Client;
 
-use super::failure::describe;
+use super::failure::{describe, Failure, Result};
 use super::interrupt;
 use super::progress::Progress;
+use super::stderr::log_from;
 
 /// The flags of every command that is a client.
+pub struct Connection(Flags);
+
 #[derive(Args)]
-pub struct Connection {
-    /// The server, as HOST:PORT
+struct Flags {
+    /// The server, as HOST:PORT or unix:PATH
     #[arg(
         long,
-        value_name = "HOST:PORT",
+        value_name = "ADDRESS",
         env = "BILLSTREAM_ADDR",
         default_value = "127.0.0.1:50051",
         value_parser = address
     )]
     addr: String,
+    /// A database file, in the place of a server: the command works on it by itself. It is opened as a
+    /// server would, which brings an older one up to date; one that a server has is refused
+    #[arg(long, value_name = "FILE")]
+    db: Option<PathBuf>,
     /// Go through the proxy that http_proxy, https_proxy and no_proxy name; by default they do not
     /// count
     #[arg(long, env = "BILLSTREAM_HTTP_PROXY",
@@ -33,36 +45,137 @@ pub struct Connection {
     retry_for_secs: u64,
 }
 
-impl Connection {
-    /// A client that connects at its first call, and notes its further tries beside `progress`.
-    pub fn client(&self, progress: &Progress) -> Client {
-        let client = match self.http_proxy {
-            true => Client::connect_through_proxy(&self.addr),
-            false => Client::connect(&self.addr),
-        };
-        let (seconds, note) = (self.retry_for_secs, progress.notes());
-        client.with_retries(Duration::from_secs(seconds)).with_stop(&interrupt::stop()).on_retry(
-            move |error, delay| {
-                note(&format!(
-                    "{}; trying again in {} ms (giving up after {seconds} s)",
-                    describe(error),
-                    delay.as_millis()
-                ))
-            },
-        )
+impl Args for Connection {
+    fn augment_args(command: Command) -> Command {
+        Flags::augment_args(command)
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Flags::augment_args_for_update(command)
     }
 }
 
-/// Checks HOST:PORT. gRPC itself would take a bare host, and then port 443.
-fn address(text: &str) -> Result<String, String> {
-    match text.rsplit_once(':') {
-        Some((host, port))
-            if !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port > 0) =>
-        {
-            Ok(text.to_owned())
-        }
-        _ => Err("expected HOST:PORT such as 127.0.0.1:50051".to_owned()),
+impl FromArgMatches for Connection {
+    fn from_arg_matches(matches: &ArgMatches) -> std::result::Result<Connection, clap::Error> {
+        refuse_both(matches)?;
+        Flags::from_arg_matches(matches).map(Connection)
     }
+
+    fn update_from_arg_matches(
+        &mut self,
+        matches: &ArgMatches,
+    ) -> std::result::Result<(), clap::Error> {
+        refuse_both(matches)?;
+        self.0.update_from_arg_matches(matches)
+    }
+}
+
+/// Refuses a server beside a file. clap's own `conflicts_with` would count a variable of the environment too,
+/// which a flag is to win over.
+fn refuse_both(matches: &ArgMatches) -> std::result::Result<(), clap::Error> {
+    let is_flag = |name| matches.value_source(name) == Some(ValueSource::CommandLine);
+    for (name, shown) in [("addr", "--addr <ADDRESS>"), ("http_proxy", "--http-proxy")] {
+        if is_flag("db") && is_flag(name) {
+            let mut error = clap::Error::new(ErrorKind::ArgumentConflict);
+            for (kind, arg) in
+                [(ContextKind::InvalidArg, "--db <FILE>"), (ContextKind::PriorArg, shown)]
+            {
+                error.insert(kind, ContextValue::String(arg.to_owned()));
+            }
+            return Err(error);
+        }
+    }
+    Ok(())
+}
+
+impl Connection {
+    /// A client that notes its further tries beside `progress`, and is stopped by Ctrl-C. That of a server
+    /// connects at its first call; a file must be there.
+    pub fn client(&self, progress: &Progress) -> Result<Client> {
+        self.0.db.as_deref().map_or(Ok(()), refuse_absent)?;
+        self.client_or_new_file(progress)
+    }
+
+    /// As [`Connection::client`]; a file that is not there is created.
+    pub fn client_or_new_file(&self, progress: &Progress) -> Result<Client> {
+        // Before a file is opened, which an interrupted process would leave with its log.
+        interrupt::watch()?;
+        let Flags { addr, db, http_proxy, retry_for_secs: seconds } = &self.0;
+        let client = match (db, http_proxy) {
+            (Some(db), _) => open(db)?,
+            (None, true) => Client::connect_through_proxy(addr),
+            (None, false) => Client::connect(addr),
+        };
+        let (seconds, note) = (*seconds, progress.notes());
+        let client = client.with_retries(Duration::from_secs(seconds));
+        Ok(client.with_stop(&interrupt::stop()).on_retry(move |error, delay| {
+            note(&format!(
+                "{}; trying again in {} ms (giving up after {seconds} s)",
+                describe(error),
+                delay.as_millis()
+            ))
+        }))
+    }
+}
+
+/// What only reads or changes rows makes no database of a mistyped name.
+fn refuse_absent(db: &Path) -> Result<()> {
+    let cannot = |why: &dyn std::fmt::Display| format!("--db {}: {why}", db.display());
+    let metadata = fs::metadata(db).map_err(|error| Failure::Usage(cannot(&error)))?;
+    match metadata.is_file() && metadata.len() == 0 {
+        true => Err(Failure::Failed(cannot(&"the file is empty"))),
+        false => Ok(()),
+    }
+}
+
+/// Opens a file as a server would, whose log is this command's too.
+fn open(db: &Path) -> Result<Client> {
+    log_from("warn");
+    Client::open(db).map_err(|error| {
+        let message = error.to_string();
+        match message.rsplit_once("another server is serving it on ") {
+            Some((_, addresses)) => {
+                // Any of them will do.
+                let address = addresses.split(", ").next().unwrap_or(addresses);
+                Failure::Failed(format!("{message}: use --addr {address}"))
+            }
+            None => error.into(),
+        }
+    })
+}
+
+/// Checks HOST:PORT or unix:PATH. gRPC itself would take a bare host, and then port 443, and would look for a
+/// server of any name, whatever is in it.
+fn address(text: &str) -> std::result::Result<String, String> {
+    let is_right = match text.strip_prefix("unix:") {
+        Some(path) => !path.is_empty(),
+        None => text.rsplit_once(':').is_some_and(|(host, port)| is_host(host) && is_port(port)),
+    };
+    match is_right {
+        true => Ok(text.to_owned()),
+        false => Err("expected HOST:PORT such as 127.0.0.1:50051, or unix:PATH".to_owned()),
+    }
+}
+
+fn is_host(host: &str) -> bool {
+    match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
+        Some(host) => {
+            let (address, zone) =
+                host.split_once('%').map_or((host, None), |(address, zone)| (address, Some(zone)));
+            address.parse::<Ipv6Addr>().is_ok() && zone.is_none_or(is_name)
+        }
+        None => is_name(host),
+    }
+}
+
+fn is_name(name: &str) -> bool {
+    let is_in_names = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
+    !name.is_empty() && name.chars().all(is_in_names)
+}
+
+fn is_port(port: &str) -> bool {
+    // `parse` takes a sign.
+    !port.starts_with('+') && port.parse::<u16>().is_ok_and(|port| port > 0)
 }
 
 #[cfg(test)]
@@ -70,11 +183,41 @@ mod tests {
     use super::address;
 
     #[test]
-    fn an_address_has_a_host_and_a_port() {
-        for right in ["127.0.0.1:50051", "localhost:1", "[::1]:50051"] {
+    fn an_address_is_a_host_and_a_port_or_a_socket_file() {
+        for right in [
+            "127.0.0.1:50051",
+            "localhost:1",
+            "my-host.example.org.:50051",
+            "some_service:50051",
+            "[::1]:50051",
+            "[fe80::1%eth0]:50051",
+            "unix:/run/bills.sock",
+            "unix:bills.sock",
+        ] {
             assert_eq!(address(right).as_deref(), Ok(right));
         }
-        for wrong in ["", "localhost", ":50051", "localhost:", "localhost:0", "localhost:65536"] {
+        for wrong in [
+            "",
+            "localhost",
+            ":50051",
+            "localhost:",
+            "localhost:0",
+            "localhost:65536",
+            "localhost:+1",
+            "localhost:1 ",
+            " localhost:1",
+            "local host:1",
+            "http://localhost:50051",
+            "localhost/path:50051",
+            "user@localhost:50051",
+            "::1:50051",
+            "[::1:50051",
+            "[localhost]:50051",
+            "[::1%]:50051",
+            "[]:50051",
+            "unix:",
+            "/run/bills.sock",
+        ] {
             assert!(address(wrong).is_err(), "{wrong}");
         }
     }

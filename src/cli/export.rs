@@ -8,7 +8,6 @@ use billstream::proto::report::{ExportRequest, SummaryRequest};
 use super::connection::Connection;
 use super::failure::{enough, Result};
 use super::filter::Filter;
-use super::interrupt;
 use super::invoices::{ColumnArgs, InvoiceWriter};
 use super::output::{Format, FormatArgs};
 use super::progress::Progress;
@@ -42,10 +41,9 @@ pub struct Export {
 }
 
 pub fn run(args: &Export) -> Result<()> {
-    let mut out = InvoiceWriter::new(args.format.or(Format::Csv), &args.columns)?;
     let progress = Progress::rows();
-    let client = args.connection.client(&progress);
-    interrupt::watch()?;
+    let client = args.connection.client(&progress)?;
+    let mut out = InvoiceWriter::new(args.format.or(Format::Csv), &args.columns)?;
     let mut invoices = client.export(&request(args));
     let mut printed = 0;
     let result = set_total(args, &client, &progress)

@@ -22,7 +22,7 @@ pub enum Failure {
     Rpc(client::Error),
     /// Whoever read our stdout has closed it, such as `head`.
     StdoutClosed,
-    /// Ctrl-C, and how to go on.
+    /// Ctrl-C, and how to go on where there is something to say of it.
     Interrupted(String),
 }
 
@@ -62,6 +62,7 @@ impl Failure {
         match self {
             Failure::StdoutClosed => say("error: stdout was closed before all of it was written"),
             Failure::Usage(message) | Failure::Failed(message) => say(format!("error: {message}")),
+            Failure::Interrupted(how) if how.is_empty() => say("interrupted"),
             Failure::Interrupted(message) => say(format!("interrupted: {message}")),
             Failure::Rpc(error) => print_error(error),
         }

@@ -14,7 +14,6 @@ use billstream::proto::report::{BulkResult, CreateInvoiceRequest};
 use super::connection::Connection;
 use super::failure::{describe, Failure, Result};
 use super::input::Input;
-use super::interrupt;
 use super::output::{Cell, Format, FormatArgs};
 use super::progress::Progress;
 use super::rows::{Column, Need, Rows};
@@ -32,6 +31,8 @@ use super::values::{quoted, MAX_ID_BYTES, MAX_MEMO_BYTES};
 /// Every row is checked before the upload is committed: a wrong one is named by line and column,
 /// nothing is created, and the exit code is 2. After a lost connection the upload is repeated with the same
 /// batch id, which never creates anything twice. Ctrl-C says how to do so by hand.
+///
+/// A database file that --db names and that does not exist is created.
 #[derive(Args)]
 pub struct Import {
     /// The file, or - for stdin
@@ -67,10 +68,9 @@ fn batch_id(text: &str) -> std::result::Result<String, String> {
 
 pub fn run(args: &Import) -> Result<()> {
     let input = Input::open(&args.file)?;
-    let batch_id = args.batch_id.clone().unwrap_or_else(new_batch_id);
-    interrupt::watch()?;
     let progress = Progress::bytes(input.len);
-    let client = args.connection.client(&progress);
+    let client = args.connection.client_or_new_file(&progress)?;
+    let batch_id = args.batch_id.clone().unwrap_or_else(new_batch_id);
     let (retry, noted) = (client.retry(), RefCell::default());
     let mut upload = Upload { client, input, batch_id, progress, retry, noted };
     let result = upload.run().map_err(|failure| match failure {

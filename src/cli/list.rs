@@ -41,7 +41,7 @@ pub fn run(args: &List) -> Result<()> {
 }
 
 fn list(args: &List, out: &mut InvoiceWriter) -> Result<()> {
-    let client = args.connection.client(&Progress::hidden());
+    let client = args.connection.client(&Progress::hidden())?;
     let mut left = if args.limit == 0 { u64::MAX } else { args.limit };
     let mut request = first_page(args);
     loop {

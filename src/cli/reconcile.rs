@@ -12,8 +12,8 @@ use super::acks::Acks;
 use super::connection::Connection;
 use super::failure::{Failure, Result};
 use super::input;
-use super::interrupt;
 use super::output::{Format, FormatArgs};
+use super::progress::Progress;
 use super::rows::{Column, Need, Rows};
 
 /// Applies the payments of a csv or ndjson input, and prints an acknowledgement for each
@@ -48,9 +48,9 @@ const COLUMNS: &[Column] = &[
 ];
 
 pub fn run(args: &Reconcile) -> Result<()> {
-    let mut acks = Acks::new(args.format.or(Format::Csv))?;
-    let client = args.connection.client(&acks.progress);
-    interrupt::watch()?;
+    let progress = Progress::rows();
+    let client = args.connection.client(&progress)?;
+    let mut acks = Acks::new(args.format.or(Format::Csv), progress)?;
     let (events, received) = client.reconcile().split();
     let file = args.file.clone();
     // Reading may wait for ever, and acknowledgements must not.

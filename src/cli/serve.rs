@@ -13,7 +13,7 @@ use billstream::Server;
 
 use super::failure::{Failure, Result};
 use super::settings::Settings;
-use super::stderr::say;
+use super::stderr::{log_from, say};
 
 /// Serves a database until SIGTERM or SIGINT
 ///
@@ -116,11 +116,6 @@ pub fn restore(args: &Restore) -> Result<()> {
         say(format!("what was there before is in {}", kept.display()));
     }
     Ok(())
-}
-
-/// Starts the log, from `level` on where RUST_LOG says nothing else.
-fn log_from(level: &str) {
-    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(level)).init();
 }
 
 fn print(text: &str) -> Result<()> {

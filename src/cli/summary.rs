@@ -31,7 +31,7 @@ pub fn run(args: &Summary) -> Result<()> {
         issued_until: args.scope.issued_until(),
         ..SummaryRequest::default()
     };
-    let summary = args.connection.client(&Progress::hidden()).summary(&request)?;
+    let summary = args.connection.client(&Progress::hidden())?.summary(&request)?;
     let fields = [
         ("invoice_count", Cell::Int(summary.invoice_count)),
         ("last_sequence", Cell::Int(summary.last_sequence)),

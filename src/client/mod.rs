@@ -130,8 +130,8 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// [`Error::Unusable`](crate::Error::Unusable) where the file is no database of ours, or cannot be opened;
-    /// [`Error::Unavailable`](crate::Error::Unavailable) where a server has it, with the address to call instead.
+    /// [`Error::Unusable`](crate::Error::Unusable) where the file is no database of ours, cannot be opened, or is a
+    /// server's or another client's; of a server with the address to call instead.
     ///
     /// ```
     /// # let dir = tempfile::tempdir()?;

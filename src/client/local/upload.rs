@@ -35,7 +35,7 @@ impl Upload {
         if let Err(error) = taken.and_then(|()| upload.push(request)) {
             return call.end(Err(error));
         }
-        if upload.has_room() {
+        if upload.has_room() && !stop.is_stopped() {
             return Ok(());
         }
         let mut making = pin!(upload.make_room());

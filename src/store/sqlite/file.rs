@@ -336,8 +336,11 @@ pub fn sync_directory(path: &Path) -> std::io::Result<()> {
 }
 
 fn served(path: &Path) -> Error {
-    let at = addresses(&beside(path, "-lock")).map_or(String::new(), |at| format!(" on {at}"));
-    unusable(path, &format!("another server is serving it{at}"))
+    let who = match addresses(&beside(path, "-lock")) {
+        Some(addresses) => format!("another server is serving it on {addresses}"),
+        None => "another server is serving it, or a client has it open".to_owned(),
+    };
+    unusable(path, &who)
 }
 
 /// What the holder of a lock has written into it, if that is a line of text.
