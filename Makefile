@@ -32,7 +32,7 @@ lint: deps
 
 ## Compares billstream with tonic: up to 20 minutes; `make bench-short` takes up to 3
 bench bench-short: build
-	@$(CARGO) build $(FLAGS) --example ceiling
+	@$(CARGO) build $(FLAGS) --example ceiling --example local
 	cd benches/compare && cargo build $(FLAGS)
 	cd benches/compare && cargo run $(FLAGS) --bin bench -- $(if $(filter bench-short,$@),--short)
 

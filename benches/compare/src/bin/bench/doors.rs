@@ -1,23 +1,43 @@
-//! What people get who do not write a client of their own: Python's gRPC, and billstream's command line.
+//! What people get who do not write a client of their own: Python's gRPC, billstream's command line, and
+//! `server.local()`.
 
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
+use std::process::{Command, Stdio};
 use std::time::Instant;
+
+use serde_json::Value;
 
 use crate::data::{self, Result};
 use crate::limits;
-use crate::report::{human, promise, Bound, Promise, Row, Spread};
+use crate::python::{Python, Upload};
+use crate::report::{human, micros, promise, Bound, Promise, Row, Spread};
 use crate::scenario::{Bench, Sample};
 use crate::server::Program;
-use crate::HERE;
 
-/// Rows or payments of each measurement.
-const ROWS: usize = 100_000;
-const PYTHON_BATCH: usize = 500;
+/// Rows or payments of each measurement that writes.
+pub const ROWS: usize = 100_000;
+/// The rows of a message of Python's; 0: the rpc of a row a message.
+const PYTHON_ROWS: [usize; 4] = [0, 500, 1024, 4096];
+const PYTHON: &str = "Python, BulkCreate";
+const PYTHON_BATCHES: &str = "Python, BulkCreateBatches of 4096";
 const INSERTS: &str = "limit: SQLite inserts";
+const IMPORT: &str = "billstream import";
 const RECONCILE: &str = "billstream reconcile";
 const OLD_RECONCILE: &str = "billstream reconcile, of --old";
+const EXPORT: &str = "billstream export";
+const OLD_EXPORT: &str = "billstream export, of --old";
+const SCAN: &str = "limit: scan and encode";
+const LOCAL_EXPORT: &str = "server.local(), export";
+const LOCAL_SUMMARY: &str = "server.local(), summary";
+
+/// Whose doors they are.
+pub struct Programs<'a> {
+    pub billstream: &'a Program,
+    pub old: Option<&'a Path>,
+    /// `examples/local.rs`.
+    pub local: &'a Path,
+}
 
 /// One row for each way in, with a sample a round.
 #[derive(Default)]
@@ -26,41 +46,63 @@ pub struct Doors {
 }
 
 impl Doors {
-    pub fn measure(bench: &Bench, server: &Program, old: Option<&Path>) -> Doors {
+    pub fn measure(bench: &Bench, programs: &Programs<'_>) -> Doors {
         let mut doors = Doors::default();
+        let ours = programs.billstream;
         // Once: a message a row takes Python up to half a minute.
-        match Python::ready(&bench.data.directory) {
-            Ok(python) => {
-                doors.add("Python, BulkCreate", python.upload(bench, server, 0));
-                doors.add("Python, BulkCreateBatches", python.upload(bench, server, PYTHON_BATCH));
-            }
-            Err(why) => eprintln!("Python's gRPC is not measured: {why}"),
-        }
-        let old = old.map(|path| Program { path: path.to_owned(), ..server.clone() });
+        doors.python(bench, ours);
+        let old = programs.old.map(|path| Program { path: path.to_owned(), ..ours.clone() });
         for _ in 0..bench.scale.rounds {
-            let inserts = limits::raw_inserts(&bench.data, bench.scale.write_base, ROWS);
-            doors.add(INSERTS, inserts.map(|limit| limit.operations as f64 / limit.seconds));
-            doors.add("billstream import", import(bench, server));
+            doors.add(INSERTS, raw_inserts(bench));
+            doors.add(IMPORT, import(bench, ours));
             if let Some(old) = &old {
                 doors.add(OLD_RECONCILE, reconcile(bench, old));
+                doors.add(OLD_EXPORT, export(bench, old));
             }
-            doors.add(RECONCILE, reconcile(bench, server));
+            doors.add(RECONCILE, reconcile(bench, ours));
+            doors.add(EXPORT, export(bench, ours));
+            doors.add(SCAN, scan(bench));
+            doors.local(bench, programs.local);
         }
         doors
     }
 
-    fn add(&mut self, subject: &str, per_second: Result<f64>) {
+    fn python(&mut self, bench: &Bench, server: &Program) {
+        let python = match Python::ready(&bench.data.directory) {
+            Ok(python) => python,
+            Err(why) => return eprintln!("Python's gRPC is not measured: {why}"),
+        };
+        let uploads = python.uploads(bench, server, &PYTHON_ROWS);
+        let uploads = uploads.map_err(|error| self.add(PYTHON, Err(error))).unwrap_or_default();
+        for (rows, Upload { per_second, creating }) in PYTHON_ROWS.into_iter().zip(uploads) {
+            let (per_second, creating) = (Some(per_second), Some(creating));
+            let sample = Sample { per_second, creating, ..Sample::default() };
+            match rows {
+                0 => self.add(PYTHON, Ok(sample)),
+                _ => self.add(&format!("{PYTHON}Batches of {rows}"), Ok(sample)),
+            }
+        }
+    }
+
+    fn local(&mut self, bench: &Bench, program: &Path) {
+        match local(bench, program) {
+            Ok((export, summary)) => {
+                self.add(LOCAL_EXPORT, Ok(export));
+                self.add(LOCAL_SUMMARY, Ok(summary));
+            }
+            Err(error) => self.add(LOCAL_EXPORT, Err(error)),
+        }
+    }
+
+    fn add(&mut self, subject: &str, measured: Result<Sample>) {
         let known = self.rows.iter().position(|row| row.subject == subject);
         let place = known.unwrap_or_else(|| {
             let subject = subject.to_owned();
             self.rows.push(Row { subject, samples: Vec::new(), failures: Vec::new() });
             self.rows.len() - 1
         });
-        match per_second {
-            Ok(rate) => {
-                let sample = Sample { per_second: Some(rate), ..Sample::default() };
-                self.rows[place].samples.push(sample);
-            }
+        match measured {
+            Ok(sample) => self.rows[place].samples.push(sample),
             Err(error) => {
                 eprintln!("    {subject}: {error}");
                 self.rows[place].failures.push(error.to_string());
@@ -72,8 +114,8 @@ impl Doors {
         if self.rows.is_empty() {
             return String::new();
         }
-        let mut text = format!("\n## Doors\n\n{ROWS} rows or payments, from the start of the client to its end (of Python, without its start).\n\n");
-        text += "| | a second |\n|---|---:|\n";
+        let mut text =
+            String::from("\n## Doors\n\n| | a second | p50 | creating |\n|---|---:|---:|---:|\n");
         for row in &self.rows {
             let rate = match row.spread(|s| s.per_second) {
                 Some(Spread { median, least, most }) => {
@@ -81,33 +123,51 @@ impl Doors {
                 }
                 None => row.failures.first().map_or("-".to_owned(), |why| format!("failed: {why}")),
             };
-            text += &format!("| {} | {rate} |\n", row.subject);
+            let p50 = row.spread(|s| s.p50).map_or("-".to_owned(), |p50| micros(p50.median));
+            let creating = row.spread(|s| s.creating);
+            let creating =
+                creating.map_or("-".to_owned(), |c| format!("{:.0} %", c.median * 100.0));
+            text += &format!("| {} | {rate} | {p50} | {creating} |\n", row.subject);
         }
         text
     }
 
+    pub fn json(&self) -> Vec<Value> {
+        self.rows.iter().map(Row::json).collect()
+    }
+
     /// The ratios that the project promises of them.
     pub fn promises(&self) -> Vec<Promise> {
-        let rate = |subject: &str| {
+        let has = |subject: &str| self.rows.iter().any(|row| row.subject == subject);
+        let median = |subject: &str, metric: fn(&Sample) -> Option<f64>| {
             let row = self.rows.iter().find(|row| row.subject == subject)?;
-            row.spread(|s| s.per_second).map(|spread| spread.median)
+            row.spread(metric).map(|spread| spread.median)
         };
-        [
-            ("Python, BulkCreateBatches", "Python, BulkCreate", 20.0),
-            ("billstream import", INSERTS, 0.7),
+        let rate = |subject| median(subject, |s| s.per_second);
+        let ratios = [
+            (PYTHON_BATCHES, PYTHON, 20.0),
+            (IMPORT, INSERTS, 0.7),
             (RECONCILE, OLD_RECONCILE, 4.0),
-        ]
-        .into_iter()
-        .filter(|(ours, ..)| self.rows.iter().any(|row| row.subject == *ours))
-        .map(|(ours, other, bound)| {
-            promise(format!("{ours} / {other}"), rate(ours), rate(other), Bound::AtLeast(bound))
-        })
-        .collect()
+            (EXPORT, OLD_EXPORT, 0.9),
+            (LOCAL_EXPORT, SCAN, 0.9),
+        ];
+        let ratios = ratios.into_iter().filter(|(ours, ..)| has(ours));
+        let mut promises: Vec<_> = ratios
+            .map(|(ours, other, bound)| {
+                promise(format!("{ours} / {other}"), rate(ours), rate(other), Bound::AtLeast(bound))
+            })
+            .collect();
+        if has(LOCAL_SUMMARY) {
+            let p50 = median(LOCAL_SUMMARY, |s| s.p50);
+            let what = format!("{LOCAL_SUMMARY}: p50 / 1 µs");
+            promises.push(promise(what, p50, Some(1.0), Bound::AtMost(20.0)));
+        }
+        promises
     }
 }
 
 /// Runs a command; its last words when it fails, and what it printed when it does not.
-fn run(command: &mut Command) -> Result<String> {
+pub fn run(command: &mut Command) -> Result<String> {
     let name = format!("{:?}", command.get_program());
     let output = command.output().map_err(|error| format!("{name}: {error}"))?;
     if output.status.success() {
@@ -118,17 +178,57 @@ fn run(command: &mut Command) -> Result<String> {
     Err(format!("{name}: {}: {last}", output.status).into())
 }
 
-/// Rows a second of a command of the program against its own server, over a fresh copy.
-fn command_line(bench: &Bench, program: &Program, command: &str, file: &Path) -> Result<f64> {
+fn rate(operations: usize, start: Instant) -> Sample {
+    let per_second = operations as f64 / start.elapsed().as_secs_f64();
+    Sample { per_second: Some(per_second), ..Sample::default() }
+}
+
+fn raw_inserts(bench: &Bench) -> Result<Sample> {
+    let limit = limits::raw_inserts(&bench.data, bench.scale.write_base, ROWS)?;
+    Ok(Sample::of_limit(&limit))
+}
+
+fn scan(bench: &Bench) -> Result<Sample> {
+    let db = bench.data.base(bench.scale.read_base)?;
+    Ok(Sample::of_limit(&limits::scan_and_encode(&db, bench.scale.export_rows)?))
+}
+
+/// An export and the summaries of a program that has the server in its process.
+fn local(bench: &Bench, program: &Path) -> Result<(Sample, Sample)> {
+    let db = bench.data.base(bench.scale.read_base)?;
+    let rows = bench.scale.export_rows.to_string();
+    let printed = run(Command::new(program).arg(db).arg(rows))?;
+    let (per_second, p50) = printed.trim().split_once(' ').ok_or("no two numbers")?;
+    let of = |number: &str| number.parse().map(Some);
+    let export = Sample { per_second: of(per_second)?, ..Sample::default() };
+    Ok((export, Sample { p50: of(p50)?, ..Sample::default() }))
+}
+
+/// A command of the program against its own server, over a fresh copy.
+fn command_line(bench: &Bench, program: &Program, command: &str, file: &Path) -> Result<Sample> {
     let server = bench.start(program, &bench.data.copy(bench.scale.write_base)?)?;
     let start = Instant::now();
     let mut client = Command::new(&program.path);
     run(client.arg(command).arg(file).args(["--addr", &server.address.to_string()]))?;
-    Ok(ROWS as f64 / start.elapsed().as_secs_f64())
+    Ok(rate(ROWS, start))
+}
+
+/// As csv, in messages of batches, which an older program has to be asked for.
+fn export(bench: &Bench, program: &Program) -> Result<Sample> {
+    let server = bench.start(program, &bench.data.base(bench.scale.read_base)?)?;
+    let rows = bench.scale.export_rows;
+    let mut client = Command::new(&program.path);
+    client.args(["export", "--batched", "--max-rows", &rows.to_string()]);
+    client.args(["--addr", &server.address.to_string()]).stdout(Stdio::null());
+    // Once before, so that the database is in memory.
+    run(&mut client)?;
+    let start = Instant::now();
+    run(&mut client)?;
+    Ok(rate(rows as usize, start))
 }
 
 /// Generated invoices under ids that the database does not have.
-fn import(bench: &Bench, server: &Program) -> Result<f64> {
+fn import(bench: &Bench, server: &Program) -> Result<Sample> {
     let path = bench.data.directory.join("import.csv");
     if !path.exists() {
         let mut generate = Command::new(&server.path);
@@ -147,7 +247,7 @@ fn import(bench: &Bench, server: &Program) -> Result<f64> {
 }
 
 /// Payments of one cent, one an invoice for as long as there are any.
-fn reconcile(bench: &Bench, program: &Program) -> Result<f64> {
+fn reconcile(bench: &Bench, program: &Program) -> Result<Sample> {
     let path = bench.data.directory.join("payments.csv");
     let targets = data::ids(&bench.data.base(bench.scale.write_base)?, ROWS)?;
     let mut csv = String::from(crate::scenario::EVENT_COLUMNS);
@@ -157,43 +257,4 @@ fn reconcile(bench: &Bench, program: &Program) -> Result<f64> {
     }
     fs::write(&path, csv)?;
     command_line(bench, program, "reconcile", &path)
-}
-
-/// An interpreter with grpcio, and the stubs; both are kept for the next run.
-struct Python {
-    interpreter: PathBuf,
-    stubs: PathBuf,
-}
-
-impl Python {
-    fn ready(directory: &Path) -> Result<Python> {
-        let (venv, stubs) = (directory.join("python"), directory.join("python-stubs"));
-        let interpreter = venv.join("bin/python");
-        if run(Command::new(&interpreter).args(["-c", "import grpc, grpc_tools"])).is_err() {
-            // An earlier run may have left it half done, or not at all.
-            let _ = fs::remove_dir_all(&venv);
-            run(Command::new("python3").args(["-m", "venv"]).arg(&venv))?;
-            let pip = ["-m", "pip", "install", "--quiet", "--only-binary=:all:"];
-            run(Command::new(&interpreter).args(pip).args(["grpcio", "grpcio-tools"]))?;
-        }
-        fs::create_dir_all(&stubs)?;
-        let mut protoc = Command::new(&interpreter);
-        protoc.args(["-m", "grpc_tools.protoc", "--proto_path"]).arg(format!("{HERE}/../../proto"));
-        for out in ["--python_out", "--grpc_python_out"] {
-            protoc.arg(out).arg(&stubs);
-        }
-        run(protoc.args(["billing/v1/report.proto", "google/rpc/error_details.proto"]))?;
-        Ok(Python { interpreter, stubs })
-    }
-
-    /// Rows a second of one upload; a batch of 0 rows is a message a row.
-    fn upload(&self, bench: &Bench, program: &Program, batch: usize) -> Result<f64> {
-        let server = bench.start(program, &bench.data.copy(bench.scale.write_base)?)?;
-        let mut script = Command::new(&self.interpreter);
-        script.arg(format!("{HERE}/python/bulk.py")).env("PYTHONPATH", &self.stubs);
-        // Loopback needs no proxy, and grpcio would ask one.
-        script.env("no_grpc_proxy", "127.0.0.1");
-        let arguments = [server.address.to_string(), ROWS.to_string(), batch.to_string()];
-        Ok(run(script.args(arguments))?.trim().parse()?)
-    }
 }

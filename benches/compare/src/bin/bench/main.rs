@@ -9,6 +9,7 @@ mod data;
 mod doors;
 mod growth;
 mod limits;
+mod python;
 mod report;
 mod scenario;
 mod server;
@@ -21,7 +22,7 @@ use std::time::{Duration, Instant};
 use clap::Parser;
 
 use data::{Data, Result};
-use doors::Doors;
+use doors::{Doors, Programs};
 use growth::Growth;
 use report::{micros, Report, Row, Table};
 use scenario::{Bench, Load, Scale, Scenario, Subject, SCENARIOS};
@@ -47,12 +48,15 @@ struct Args {
     /// A server of constant messages: what the C core itself can do.
     #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/release/examples/ceiling"))]
     ceiling: PathBuf,
+    /// A program that has the server in its process.
+    #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/release/examples/local"))]
+    local: PathBuf,
     /// Where the databases are. It must be on a disk: on tmpfs an fsync costs nothing.
     #[arg(long)]
     data: Option<PathBuf>,
     #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/results"))]
     out: PathBuf,
-    /// An older billstream, whose reconcile is measured in turn with ours.
+    /// An older billstream, whose reconcile and export are measured in turn with ours.
     #[arg(long)]
     old: Option<PathBuf>,
     /// Only the tables whose name contains this, and no growth; "Doors" is a name too.
@@ -93,8 +97,7 @@ fn main() -> Result<()> {
     };
     let doors = match &args.only {
         Some(part) if !"Doors".contains(part.as_str()) => Doors::default(),
-        // The first program is ours.
-        _ => Doors::measure(&bench, &programs[0], args.old.as_deref()),
+        _ => Doors::measure(&bench, &of_doors(&args, &programs)),
     };
     let setting = setting::describe(&bench, begun.elapsed());
     let binaries = setting::binaries(&programs);
@@ -145,12 +148,18 @@ fn programs(args: &Args) -> Result<Vec<Program>> {
         of(IDIOMATIC, &peer, &["--mode", "idiomatic"]),
         of(CEILING, &args.ceiling, &[]),
     ];
-    for program in &programs {
-        if !program.path.exists() {
-            return Err(format!("{} is not there: build it first", program.path.display()).into());
+    let paths = programs.iter().map(|program| &program.path).chain([&args.local]);
+    for path in paths.chain(&args.old) {
+        if !path.exists() {
+            return Err(format!("{} is not there: build it first", path.display()).into());
         }
     }
     Ok(programs)
+}
+
+fn of_doors<'a>(args: &'a Args, programs: &'a [Program]) -> Programs<'a> {
+    // The first program is ours.
+    Programs { billstream: &programs[0], old: args.old.as_deref(), local: &args.local }
 }
 
 /// Asks every server the same, and fails where one answers otherwise.

@@ -24,7 +24,7 @@ pub struct Table {
 /// A metric of a sample.
 type Metric = fn(&Sample) -> Option<f64>;
 
-const METRICS: [(&str, Metric); 10] = [
+const METRICS: [(&str, Metric); 11] = [
     ("per_second", |s| s.per_second),
     ("server_cpu_us_per_op", |s| s.cpu),
     ("p50_us", |s| s.p50),
@@ -35,6 +35,7 @@ const METRICS: [(&str, Metric); 10] = [
     ("bytes_per_op", |s| s.bytes),
     ("frames_per_op", |s| s.frames),
     ("small_frames_share", |s| s.small),
+    ("creating_share", |s| s.creating),
 ];
 
 /// The median of a metric over the rounds, with the least and the most.
@@ -56,6 +57,17 @@ impl Row {
             _ => values[middle],
         };
         Some(Spread { median, least, most })
+    }
+
+    pub fn json(&self) -> Value {
+        let metrics = METRICS.iter().filter_map(|(name, metric)| {
+            let Spread { median, least, most } = self.spread(*metric)?;
+            let samples: Vec<_> = self.samples.iter().filter_map(metric).collect();
+            let value = json!({ "median": median, "min": least, "max": most, "samples": samples });
+            Some(((*name).to_owned(), value))
+        });
+        let metrics: serde_json::Map<_, _> = metrics.collect();
+        json!({ "name": self.subject, "metrics": metrics, "failures": self.failures })
     }
 }
 
@@ -134,19 +146,7 @@ impl Report {
         let setting: serde_json::Map<_, _> =
             self.setting.iter().map(|(name, value)| (name.clone(), json!(value))).collect();
         let tables = self.tables.iter().map(|table| {
-            let rows = table.rows.iter().map(|row| {
-                let metrics: serde_json::Map<_, _> = METRICS
-                    .iter()
-                    .filter_map(|(name, metric)| {
-                        let Spread { median, least, most } = row.spread(*metric)?;
-                        let samples: Vec<_> = row.samples.iter().filter_map(metric).collect();
-                        let value =
-                            json!({ "median": median, "min": least, "max": most, "samples": samples });
-                        Some(((*name).to_owned(), value))
-                    })
-                    .collect();
-                json!({ "name": row.subject, "metrics": metrics, "failures": row.failures })
-            });
+            let rows = table.rows.iter().map(Row::json);
             json!({
                 "name": table.scenario.name,
                 "operation": table.scenario.unit,
@@ -165,6 +165,7 @@ impl Report {
             "checked": self.checked,
             "tables": tables.collect::<Vec<_>>(),
             "growth": self.growth.json(),
+            "doors": self.doors.json(),
             "checklist": checklist.collect::<Vec<_>>(),
         })
     }

@@ -167,6 +167,8 @@ pub struct Sample {
     pub frames: Option<f64>,
     /// The share of the frames that are under 256 bytes.
     pub small: Option<f64>,
+    /// The share of an upload's time after its last message was taken.
+    pub creating: Option<f64>,
 }
 
 impl Sample {
@@ -193,7 +195,7 @@ impl Sample {
         }
     }
 
-    fn of_limit(limit: &Limit) -> Sample {
+    pub fn of_limit(limit: &Limit) -> Sample {
         let operations = limit.operations.max(1) as f64;
         Sample {
             per_second: Some(operations / limit.seconds),
