@@ -7,8 +7,8 @@ use crate::error::Violation;
 /// units fits with room (10^13 Iranian rials or Indonesian rupiah, 10^15 yen), and a double is still exact.
 pub const MAX_AMOUNT_CENTS: i64 = 1_000_000_000_000_000;
 
-/// A point in time, UTC. Ordered by time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+/// A point in time, UTC. Ordered by time. The default is 1970.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp {
     /// Seconds since 1970-01-01T00:00:00Z.
     pub seconds: i64,

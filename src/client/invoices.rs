@@ -5,6 +5,7 @@ use protobuf::{EnumOrUnknown, MessageField};
 
 use crate::model::Timestamp;
 use crate::proto::report::{Invoice, InvoiceStatus};
+use crate::store::encode::Chunk;
 
 /// Some invoices in the order of `sequence`, as they are on the wire: reading them copies no text.
 ///
@@ -23,13 +24,10 @@ use crate::proto::report::{Invoice, InvoiceStatus};
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Debug, Default)]
-pub struct Invoices {
-    bytes: Vec<u8>,
-    rows: Vec<Row>,
-}
+pub struct Invoices(Chunk);
 
 /// An invoice of [`Invoices`]; the fields are those of the message `Invoice`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct InvoiceRef<'a> {
     /// The cursor to go on from.
@@ -88,7 +86,7 @@ impl<'a> From<&'a Invoice> for InvoiceRef<'a> {
             currency: &invoice.currency,
             status: invoice.status.value(),
             paid_cents: invoice.paid_cents,
-            issued_at: issued_at.map_or(Timestamp { seconds: 0, nanos: 0 }, |time| Timestamp {
+            issued_at: issued_at.map_or_else(Timestamp::default, |time| Timestamp {
                 seconds: time.seconds,
                 nanos: time.nanos,
             }),
@@ -115,119 +113,86 @@ impl Invoices {
         if u32::try_from(bytes.len()).is_err() {
             return Err(Malformed("it has more than 4 GiB"));
         }
-        let mut rows = Vec::new();
-        let mut batch = Fields::of(&bytes, (0, bytes.len() as u32));
+        let mut places = Vec::with_capacity(bytes.len() / USUAL_BYTES);
+        let mut batch = Fields(&bytes);
         while let Some(field) = batch.next()? {
-            if let (1, Value::Bytes(span)) = field {
-                rows.push(Row::read(&bytes, span)?);
+            if let (1, Value::Bytes(invoice)) = field {
+                let end = (bytes.len() - batch.0.len()) as u32;
+                let sequence = InvoiceRef::read(invoice)?.sequence;
+                places.push((end - invoice.len() as u32, end, sequence));
             }
         }
-        Ok(Invoices { bytes, rows })
+        Ok(Invoices(Chunk::of(bytes, places)))
+    }
+
+    /// Those of a chunk of this process, which need not be looked at.
+    pub(super) fn of(chunk: Chunk) -> Invoices {
+        Invoices(chunk)
     }
 
     /// How many there are.
     pub fn len(&self) -> usize {
-        self.rows.len()
+        self.0.len()
     }
 
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
-        self.rows.is_empty()
+        self.0.is_empty()
     }
 
     /// The `sequence` of the last one; 0 where there is none.
     pub fn last_sequence(&self) -> i64 {
-        self.rows.last().map_or(0, |row| row.sequence)
+        self.0.last_sequence()
     }
 
-    /// Leaves out of `iter` those after the sequence `until`.
+    /// Takes those after the sequence `until` off.
     pub(super) fn cut(&mut self, until: i64) {
-        self.rows.truncate(self.rows.partition_point(|row| row.sequence <= until));
+        while self.last_sequence() > until {
+            self.0.pop();
+        }
     }
 
     /// The bytes of the `InvoiceBatch`.
     pub fn batch(&self) -> &[u8] {
-        &self.bytes
+        self.0.batch()
     }
 
     /// Each of them, in order.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = InvoiceRef<'_>> {
-        self.rows.iter().map(|row| InvoiceRef {
-            sequence: row.sequence,
-            invoice_id: self.text(row.invoice_id),
-            customer_id: self.text(row.customer_id),
-            total_amount_cents: row.total_amount_cents,
-            currency: self.text(row.currency),
-            status: row.status,
-            paid_cents: row.paid_cents,
-            issued_at: row.issued_at,
-            memo: self.text(row.memo),
-        })
-    }
-
-    fn text(&self, span: Span) -> &str {
-        // Never another text: it was looked at when the row was read.
-        std::str::from_utf8(slice(&self.bytes, span)).unwrap_or_default()
+        // Never the default: they were read before, or written here.
+        (0..self.len()).map(|i| InvoiceRef::read(self.0.invoice(i)).unwrap_or_default())
     }
 }
 
-/// From and until, in the bytes of the batch.
-type Span = (u32, u32);
+/// Of an invoice, with its tag and length: less than most have.
+const USUAL_BYTES: usize = 64;
 
-fn slice(bytes: &[u8], (from, until): Span) -> &[u8] {
-    &bytes[from as usize..until as usize]
-}
-
-/// The numbers of an invoice, and where its texts are.
-#[derive(Clone, Copy, Debug)]
-struct Row {
-    sequence: i64,
-    total_amount_cents: i64,
-    paid_cents: i64,
-    issued_at: Timestamp,
-    status: i32,
-    invoice_id: Span,
-    customer_id: Span,
-    currency: Span,
-    memo: Span,
-}
-
-impl Row {
+impl<'a> InvoiceRef<'a> {
     /// As every reader of protobuf does: of a field that comes twice the last one counts, and one that it does
     /// not know, or of another type, is passed over.
-    fn read(bytes: &[u8], span: Span) -> Result<Row, Malformed> {
-        let mut row = Row {
-            sequence: 0,
-            total_amount_cents: 0,
-            paid_cents: 0,
-            issued_at: Timestamp { seconds: 0, nanos: 0 },
-            status: 0,
-            invoice_id: (0, 0),
-            customer_id: (0, 0),
-            currency: (0, 0),
-            memo: (0, 0),
-        };
-        let mut fields = Fields::of(bytes, span);
+    fn read(bytes: &'a [u8]) -> Result<InvoiceRef<'a>, Malformed> {
+        let mut invoice = InvoiceRef::default();
+        let mut fields = Fields(bytes);
         while let Some(field) = fields.next()? {
             match field {
-                (1, Value::Varint(value)) => row.sequence = value as i64,
-                (2, Value::Bytes(span)) => row.invoice_id = text(bytes, span)?,
-                (3, Value::Bytes(span)) => row.customer_id = text(bytes, span)?,
-                (4, Value::Varint(value)) => row.total_amount_cents = value as i64,
-                (5, Value::Bytes(span)) => row.currency = text(bytes, span)?,
-                (6, Value::Varint(value)) => row.status = value as i32,
-                (7, Value::Varint(value)) => row.paid_cents = value as i64,
-                (8, Value::Bytes(span)) => read_time(bytes, span, &mut row.issued_at)?,
-                (9, Value::Bytes(span)) => row.memo = text(bytes, span)?,
+                (1, Value::Varint(value)) => invoice.sequence = value as i64,
+                (2, Value::Bytes(bytes)) => invoice.invoice_id = text(bytes)?,
+                (3, Value::Bytes(bytes)) => invoice.customer_id = text(bytes)?,
+                (4, Value::Varint(value)) => invoice.total_amount_cents = value as i64,
+                (5, Value::Bytes(bytes)) => invoice.currency = text(bytes)?,
+                (6, Value::Varint(value)) => invoice.status = value as i32,
+                (7, Value::Varint(value)) => invoice.paid_cents = value as i64,
+                (8, Value::Bytes(bytes)) => read_time(bytes, &mut invoice.issued_at)?,
+                (9, Value::Bytes(bytes)) => invoice.memo = text(bytes)?,
                 _ => {}
             }
         }
-        Ok(row)
+        Ok(invoice)
     }
 }
 
-fn read_time(bytes: &[u8], span: Span, time: &mut Timestamp) -> Result<(), Malformed> {
-    let mut fields = Fields::of(bytes, span);
+fn read_time(bytes: &[u8], time: &mut Timestamp) -> Result<(), Malformed> {
+    let mut fields = Fields(bytes);
     while let Some(field) = fields.next()? {
         match field {
             (1, Value::Varint(value)) => time.seconds = value as i64,
@@ -238,21 +203,16 @@ fn read_time(bytes: &[u8], span: Span, time: &mut Timestamp) -> Result<(), Malfo
     Ok(())
 }
 
-fn text(bytes: &[u8], span: Span) -> Result<Span, Malformed> {
-    let is_text = std::str::from_utf8(slice(bytes, span)).is_ok();
-    is_text.then_some(span).ok_or(Malformed("a text is not UTF-8"))
+fn text(bytes: &[u8]) -> Result<&str, Malformed> {
+    std::str::from_utf8(bytes).map_err(|_| Malformed("a text is not UTF-8"))
 }
 
-/// The fields of a message, one after another (<https://protobuf.dev/programming-guides/encoding/>).
-struct Fields<'a> {
-    bytes: &'a [u8],
-    at: u32,
-    until: u32,
-}
+/// The fields of a message that are still to come (<https://protobuf.dev/programming-guides/encoding/>).
+struct Fields<'a>(&'a [u8]);
 
-enum Value {
+enum Value<'a> {
     Varint(u64),
-    Bytes(Span),
+    Bytes(&'a [u8]),
     /// A fixed number, which no field of ours is.
     Fixed,
 }
@@ -260,42 +220,37 @@ enum Value {
 const TRUNCATED: Malformed = Malformed("it ends within a field");
 
 impl<'a> Fields<'a> {
-    fn of(bytes: &'a [u8], (at, until): Span) -> Fields<'a> {
-        Fields { bytes, at, until }
-    }
-
     /// The number and the value of the next field.
-    fn next(&mut self) -> Result<Option<(u64, Value)>, Malformed> {
-        if self.at == self.until {
+    fn next(&mut self) -> Result<Option<(u64, Value<'a>)>, Malformed> {
+        if self.0.is_empty() {
             return Ok(None);
         }
         let tag = self.varint()?;
         let value = match tag & 7 {
             0 => Value::Varint(self.varint()?),
-            1 => self.skip(8).map(|_| Value::Fixed)?,
+            1 => self.take(8).map(|_| Value::Fixed)?,
             2 => {
-                let bytes = u32::try_from(self.varint()?).map_err(|_| TRUNCATED)?;
-                Value::Bytes(self.skip(bytes)?)
+                let bytes = self.varint()?;
+                Value::Bytes(self.take(bytes)?)
             }
-            5 => self.skip(4).map(|_| Value::Fixed)?,
+            5 => self.take(4).map(|_| Value::Fixed)?,
             _ => return Err(Malformed("a field has a type that proto3 does not know")),
         };
         Ok(Some((tag >> 3, value)))
     }
 
-    fn skip(&mut self, bytes: u32) -> Result<Span, Malformed> {
-        let from = self.at;
-        let until =
-            from.checked_add(bytes).filter(|until| *until <= self.until).ok_or(TRUNCATED)?;
-        self.at = until;
-        Ok((from, until))
+    fn take(&mut self, bytes: u64) -> Result<&'a [u8], Malformed> {
+        let bytes = usize::try_from(bytes).map_err(|_| TRUNCATED)?;
+        let (taken, rest) = self.0.split_at_checked(bytes).ok_or(TRUNCATED)?;
+        self.0 = rest;
+        Ok(taken)
     }
 
     fn varint(&mut self) -> Result<u64, Malformed> {
         let mut value = 0;
         for shift in (0..64).step_by(7) {
-            let (from, _) = self.skip(1)?;
-            let byte = self.bytes[from as usize];
+            let (&byte, rest) = self.0.split_first().ok_or(TRUNCATED)?;
+            self.0 = rest;
             value |= u64::from(byte & 0x7f) << shift;
             if byte < 0x80 {
                 return Ok(value);

@@ -7,7 +7,7 @@ use protobuf::rt::{bytes_size, compute_raw_varint64_size, tag_size};
 const INVOICES: u8 = 1 << 3 | 2;
 
 /// Some rows, encoded. The bytes are those of an `InvoiceBatch`.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Chunk {
     bytes: Vec<u8>,
     /// Where each invoice is in `bytes`, without the tag and length before it; and its sequence.
@@ -15,6 +15,11 @@ pub struct Chunk {
 }
 
 impl Chunk {
+    /// The rows of an encoded `InvoiceBatch`: where each `Invoice` is in `bytes`, and its `sequence`.
+    pub fn of(bytes: Vec<u8>, invoices: Vec<(u32, u32, i64)>) -> Chunk {
+        Chunk { bytes, invoices }
+    }
+
     /// Makes room for `bytes` bytes in all.
     pub fn reserve(&mut self, bytes: usize) {
         self.bytes.reserve(bytes.saturating_sub(self.bytes.len()));

@@ -4,7 +4,7 @@ use std::task::Poll;
 
 use super::{Local, LocalCall};
 use crate::calls::export::{go_on, Export};
-use crate::client::{Code, Error, Invoices, Result};
+use crate::client::{Invoices, Result};
 use crate::proto::report::ExportRequest;
 use crate::stop::Stop;
 
@@ -39,9 +39,8 @@ impl Batches {
             }
             Poll::Pending => Poll::Pending,
         })?;
-        let Some(mut chunk) = chunk else { return call.end(Ok(None)) };
-        let invoices = Invoices::from_batch(chunk.take_batch())
-            .map_err(|error| Error::new(Code::Internal, error.to_string()))?;
+        let Some(chunk) = chunk else { return call.end(Ok(None)) };
+        let invoices = Invoices::of(chunk);
         *cursor = invoices.last_sequence();
         Ok(Some(invoices))
     }
