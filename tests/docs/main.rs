@@ -6,6 +6,7 @@ mod common;
 
 mod lossy;
 mod page;
+mod rust;
 
 use std::process::Output;
 use std::sync::atomic::Ordering;
