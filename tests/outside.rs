@@ -32,9 +32,13 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
+fn page() -> String {
+    fs::read_to_string(Path::new(ROOT).join("docs/embedding.md")).unwrap()
+}
+
 /// The block of the page whose first line names `file`.
 fn block(file: &str) -> String {
-    let page = fs::read_to_string(Path::new(ROOT).join("docs/embedding.md")).unwrap();
+    let page = page();
     let blocks = page.split("\n```").skip(1).step_by(2);
     let mut found = blocks.filter_map(|block| {
         let (_language, block) = block.split_once('\n')?;
@@ -57,11 +61,14 @@ fn embedder() -> tempfile::TempDir {
     write("Cargo.toml", &manifest.replace("../billstream", ROOT));
     write(".cargo/config.toml", &block(".cargo/config.toml"));
     write("src/main.rs", &block("src/main.rs"));
+    write("src/bin/greeter.rs", &block("src/bin/greeter.rs"));
     fs::copy(Path::new(ROOT).join("Cargo.lock"), dir.path().join("Cargo.lock")).unwrap();
     fs::create_dir(dir.path().join("build")).unwrap();
     for entry in fs::read_dir(Path::new(ROOT).join("build")).unwrap() {
-        let entry = entry.unwrap();
-        fs::copy(entry.path(), dir.path().join("build").join(entry.file_name())).unwrap();
+        let (path, name) = entry.map(|it| (it.path(), it.file_name())).unwrap();
+        if name.to_string_lossy().starts_with("grpc-") {
+            fs::copy(path, dir.path().join("build").join(name)).unwrap();
+        }
     }
     dir
 }
@@ -104,6 +111,9 @@ fn the_crate_of_the_page_builds_and_runs_outside_the_tree() {
     let embedder = embedder();
     let mut build = cargo(embedder.path());
     build.args(["build", "--release", "--offline", "--target-dir"]).arg(target("outside"));
+    // As the page has it.
+    let distro = "```sh\nGRPCIO_SYS_USE_PKG_CONFIG=1 cargo build --release\n```";
+    assert!(page().contains(distro), "no {distro}");
     succeeded(build.env("GRPCIO_SYS_USE_PKG_CONFIG", "1").output().unwrap());
     let linked = tree(embedder.path(), &[]);
     assert!(linked.iter().any(|it| it == "billstream"), "{linked:?}");
@@ -111,15 +121,35 @@ fn the_crate_of_the_page_builds_and_runs_outside_the_tree() {
         assert!(!linked.iter().any(|it| it == name), "{name} is linked");
     }
     let data = tempfile::tempdir().unwrap();
-    let program = target("outside").join("release/embedder");
-    let printed = succeeded(Command::new(program).arg(data.path()).output().unwrap());
+    let run = |program: &str| {
+        let program = target("outside/release").join(program);
+        succeeded(Command::new(program).current_dir(data.path()).output().unwrap())
+    };
+    let printed = run("embedder");
+    let lines: Vec<_> = printed.lines().collect();
+    assert_eq!(lines[..3], ["inv-1 250", "inv-2 250", "inv-3 250"]);
+    assert!(lines[3].starts_with("stopped after "), "{printed}");
+    assert_eq!(lines[4..], ["3 invoices"]);
+
+    let printed = run("greeter");
     let lines: Vec<_> = printed.lines().collect();
     assert!(lines[0].starts_with("listening on 127.0.0.1:"), "{printed}");
-    let socket = data.path().join("bills.sock");
-    assert_eq!(lines[1], format!("listening on unix:{}", socket.display()));
-    assert_eq!(lines[2], "0 invoices");
-    assert!(lines[3].starts_with("stopped after "), "{printed}");
+    let socket = data.path().canonicalize().unwrap().join("bills.sock");
+    assert_eq!(lines[2], format!("listening on unix:{}", socket.display()));
+    assert_eq!([lines[1], lines[3]], ["3 invoices"; 2]);
+    assert!(lines[4].starts_with("stopped after "), "{printed}");
     assert!(!socket.exists());
+}
+
+#[test]
+fn the_program_of_the_readme_is_part_of_the_one_on_the_page() {
+    let readme = fs::read_to_string(Path::new(ROOT).join("README.md")).unwrap();
+    let (_, rust) = readme.split_once("\n```rust\n").expect("a block of Rust");
+    let (rust, _) = rust.split_once("```").expect("its end");
+    let page = block("src/main.rs");
+    for line in rust.lines() {
+        assert!(page.lines().any(|it| it.trim() == line.trim()), "{line}");
+    }
 }
 
 #[test]

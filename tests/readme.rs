@@ -177,7 +177,8 @@ fn what_the_other_blocks_name_is_there() {
 
 #[test]
 fn the_blocks_of_the_pages_run_as_they_are_written() {
-    for page in pages("docs") {
+    // tests/outside.rs makes a crate of that one.
+    for page in pages("docs").into_iter().filter(|page| !page.ends_with("embedding.md")) {
         for block in blocks(&page) {
             match &block.language[..] {
                 "sh" => {
@@ -268,7 +269,7 @@ fn the_memory_of_an_export_is_what_the_page_says() {
 fn the_memory_of_all_streams_is_the_sum_on_the_page() {
     let c = Config { max_exports: 7, max_uploads: 5, max_reconciles: 3, ..Config::default() };
     let chunk = 2 * c.export_chunk_bytes + 1408;
-    let events = c.reconcile_queue_events + c.reconcile_batch_events;
+    let events = c.reconcile_queue_events + 2 * c.reconcile_batch_events;
     let sum = c.max_exports * (c.export_queue_chunks + 2) * chunk
         + c.max_answer_bytes
         + c.max_page_size * 1408
