@@ -78,7 +78,7 @@ fn cycle_in_process(dir: &Path, i: usize) {
     assert_eq!(acks.map(|acks| acks.unwrap().len()).sum::<usize>(), 1);
     assert_eq!(client.summary(&SummaryRequest::default()).unwrap().last_sequence, i as i64 + 1);
     let mut export = client.export(&ExportRequest::default());
-    assert!(export.next().unwrap().unwrap().len() > 0);
+    assert!(!export.next().unwrap().unwrap().is_empty());
     // Stopped while the export is open, which is dropped after it.
     if let Some(server) = server {
         server.shutdown().unwrap();

@@ -186,8 +186,15 @@ fn nothing_is_printed_by_a_macro() {
 /// in the same files, so this looks for what no job there needs either.)
 #[test]
 fn the_calls_do_not_block() {
-    let blocking =
-        [".recv()", ".recv_timeout(", ".join()", "block_on", "thread::sleep", "send_all"];
+    let blocking = [
+        ".recv()",
+        ".recv_timeout(",
+        ".join()",
+        "block_on",
+        "thread::sleep",
+        "send_all",
+        "bridge::wait",
+    ];
     assert_absent(&blocking, |module| matches!(module, "calls" | "grpc"));
 }
 

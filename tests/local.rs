@@ -57,6 +57,10 @@ fn everything(client: &Client) -> String {
     let nobody = SummaryRequest { customer_id: "c".repeat(200), ..Default::default() };
     let page = ListInvoicesRequest { page_size: 7, ..Default::default() };
     let no_page = ListInvoicesRequest { page_token: "no".to_owned(), ..Default::default() };
+    // Where there is nothing to give too.
+    let on_nothing =
+        rows(client, &ExportRequest { customer_id: "c".repeat(200), ..Default::default() });
+    assert_eq!(on_nothing.unwrap_err().code, Code::InvalidArgument);
     let all = (
         (create(client, "batch", &invoices), create(client, "batch", &invoices)),
         create(client, "batch", &invoices[1..]),
@@ -65,6 +69,7 @@ fn everything(client: &Client) -> String {
         (pay(client, 4000), pay(client, 20)),
         (rows(client, &ExportRequest::default()), rows(client, &some)),
         rows(client, &ExportRequest { after_sequence: -1, ..Default::default() }),
+        rows(client, &ExportRequest { max_rows: -1, ..Default::default() }),
         (client.list(&page), client.list(&no_page)),
         (client.summary(&SummaryRequest::default()), client.summary(&nobody)),
     );
@@ -153,6 +158,17 @@ fn a_file_is_closed_with_the_last_call_on_it() {
     assert!(!dir.path().join("bills.db-wal").exists());
     let client = Client::open(&db).unwrap();
     assert_eq!(client.summary(&SummaryRequest::default()).unwrap().invoice_count, MANY as i64);
+}
+
+#[test]
+fn a_file_is_open_for_as_long_as_there_is_an_upload() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = dir.path().join("bills.db");
+    let mut upload = Client::open(&db).unwrap().upload().unwrap();
+    upload.send(&invoice("a", 1)).unwrap();
+    assert!(Client::open(&db).is_err());
+    assert_eq!(upload.commit("batch").unwrap().created_count, 1);
+    assert!(Client::open(&db).is_ok());
 }
 
 #[test]

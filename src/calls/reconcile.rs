@@ -137,7 +137,6 @@ impl Outlet {
             Some(Ok(Batch { reply: Some(reply), .. })) => ready!(reply.poll_unpin(context))?,
             _ => Vec::new(),
         };
-        self.core.metrics.events_acknowledged.add(applied.len() as u64);
         // What is left is of a message that has not ended.
         self.acks.extend(self.applied.by_ref().map(ack_message));
         self.applied = applied.into_iter();
@@ -160,7 +159,16 @@ impl Outlet {
     pub fn answer(&mut self) -> Option<&mut Vec<ReconcileAck>> {
         let end = self.ends.next()?;
         self.acks.extend(self.applied.by_ref().take(end).map(ack_message));
+        self.core.metrics.events_acknowledged.add(self.acks.len() as u64);
         Some(&mut self.acks)
+    }
+
+    /// All acknowledgements at hand, wherever the messages end.
+    pub fn answers(&mut self) -> Vec<ReconcileAck> {
+        self.ends = Vec::new().into_iter();
+        self.acks.extend(self.applied.by_ref().map(ack_message));
+        self.core.metrics.events_acknowledged.add(self.acks.len() as u64);
+        std::mem::take(&mut self.acks)
     }
 
     /// Whether [`Outlet::answer`] has one more.

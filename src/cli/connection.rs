@@ -10,6 +10,7 @@ use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, Command, FromArgMatches};
 
 use billstream::client::Client;
+use billstream::Config;
 
 use super::failure::{describe, Failure, Result};
 use super::interrupt;
@@ -131,7 +132,14 @@ fn refuse_absent(db: &Path) -> Result<()> {
 /// Opens a file as a server would, whose log is this command's too.
 fn open(db: &Path) -> Result<Client> {
     log_from("warn");
-    Client::open(db).map_err(|error| {
+    let config = Config {
+        db: db.to_owned(),
+        // What keeps a server's clients from each other: here is one, and rows past memory wait on disk.
+        max_upload_rows: 1_000_000_000,
+        max_upload_bytes: 1 << 40,
+        ..Config::default()
+    };
+    Client::open_with(config).map_err(|error| {
         let message = error.to_string();
         match message.rsplit_once("another server is serving it on ") {
             Some((_, addresses)) => {

@@ -35,6 +35,8 @@ pub struct Export {
     left: Option<i64>,
     call: Option<Batches>,
     retry: Retry,
+    /// Whether a call was made.
+    is_asked: bool,
     is_over: bool,
 }
 
@@ -63,6 +65,7 @@ impl Export {
             call: None,
             retry: client.retry(),
             client: client.clone(),
+            is_asked: false,
             is_over: false,
         }
     }
@@ -84,12 +87,16 @@ impl Export {
     fn batch(&mut self) -> Result<Option<Invoices>> {
         let until = self.until()?;
         if self.call.is_none() {
-            // Only a lost end of a stream can leave nothing to ask for.
-            if self.request.after_sequence >= until || self.left == Some(0) {
+            // The first call is made for whatever was asked: the server says what is wrong with it.
+            let is_all = self.request.after_sequence >= until || self.left == Some(0);
+            if self.is_asked && is_all {
                 return Ok(None);
             }
-            self.request.max_rows = self.left.unwrap_or(0);
+            if let Some(left) = self.left {
+                self.request.max_rows = left;
+            }
             self.call = Some(self.open()?);
+            self.is_asked = true;
         }
         let next = self.call.as_mut().map_or(Ok(None), |call| call.next(&self.client.stop))?;
         let Some(mut invoices) = next else { return Ok(None) };
@@ -97,7 +104,7 @@ impl Export {
             // What is still under way is newer too.
             self.call = None;
             invoices.cut(until);
-            self.request.after_sequence = until;
+            self.request.after_sequence = self.request.after_sequence.max(until);
         }
         self.request.after_sequence = self.request.after_sequence.max(invoices.last_sequence());
         self.left = self.left.map(|left| left.saturating_sub(invoices.len() as i64).max(0));

@@ -50,7 +50,7 @@ pub type Result<T> = std::result::Result<T, Error>;
 ///
 /// # let dir = tempfile::tempdir()?;
 /// # let db = dir.path().join("bills.db");
-/// let server = Server::start(Config { db, listen: "127.0.0.1:0".to_owned(), ..Config::default() })?;
+/// let server = Server::start(Config { db, listen: vec!["127.0.0.1:0".to_owned()], ..Config::default() })?;
 /// let client = Client::connect(&server.addr().to_string());
 ///
 /// let mut upload = client.upload()?;

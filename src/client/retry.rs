@@ -59,7 +59,7 @@ impl Retry {
     pub fn wait(&mut self, error: Error) -> Result<()> {
         let limit = self.client.retry_for;
         let failing_for = self.failing_since.get_or_insert_with(Instant::now).elapsed();
-        if !may_pass(&error) || failing_for >= limit {
+        if !may_pass(&error) || failing_for >= limit || self.client.is_gone() {
             return Err(error);
         }
         let asked_for = error.retry_delay.unwrap_or_default();

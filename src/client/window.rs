@@ -16,7 +16,7 @@ const MAX_UNACKED: usize = 16_384;
 
 /// The most events of a message. A lone event goes at once, and many cost one; more of them save nothing that can
 /// be measured, and a server may be told to take fewer.
-const MAX_ROWS: usize = 1024;
+const MAX_ROWS: usize = 512;
 
 /// The events that have no acknowledgement yet, in their order.
 #[derive(Default)]

@@ -62,7 +62,7 @@ impl<M: OfRows> Request<M> {
 }
 
 /// The pieces of a message together.
-fn whole(mut reader: MessageReader) -> Result<Vec<u8>> {
+pub fn whole(mut reader: MessageReader) -> Result<Vec<u8>> {
     let mut whole = Vec::with_capacity(reader.len());
     while !reader.is_empty() {
         let piece = reader.fill_buf().map_err(unreadable)?;

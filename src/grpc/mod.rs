@@ -13,7 +13,7 @@
 
 mod bulk_create;
 mod call;
-mod codec;
+pub mod codec;
 #[doc(hidden)]
 pub mod decoders;
 pub mod echo;

@@ -65,9 +65,9 @@ impl Running {
     pub fn stop(self) -> Result<Stopped> {
         let start = Instant::now();
         let metrics = Arc::clone(&self.shared.core.metrics);
-        let (ok, failed) = (metrics.calls_ok.get(), metrics.calls_failed.get());
         let Running { mut grpc, envs, hold, shared, threads, has_own_services } = self;
         let stopped = hold.during(|| grpc.shutdown());
+        let (ok, failed) = (metrics.calls_ok.get(), metrics.calls_failed.get());
         let drained =
             Drain { core: &shared.core, stopped: Some(stopped), has_own_services }.run(&mut grpc);
         let sweeping = threads.stop();

@@ -1,8 +1,8 @@
 //! Methods whose batches are bytes: what is encoded already goes as it is, and what comes is read in place.
 
-use std::io::Read;
-
 use grpcio::{GrpcSlice, Marshaller, MessageReader, Method};
+
+use crate::grpc::codec::whole;
 
 /// `method` with requests that are encoded already.
 pub const fn sending<Q, P>(method: &Method<Q, P>) -> Method<Vec<u8>, P> {
@@ -32,8 +32,6 @@ const BYTES: Marshaller<Vec<u8>> = Marshaller {
     de: take,
 };
 
-fn take(mut reader: MessageReader) -> grpcio::Result<Vec<u8>> {
-    let mut bytes = Vec::with_capacity(reader.len());
-    reader.read_to_end(&mut bytes).map_err(|error| grpcio::Error::Codec(error.into()))?;
-    Ok(bytes)
+fn take(reader: MessageReader) -> grpcio::Result<Vec<u8>> {
+    whole(reader).map_err(|error| grpcio::Error::Codec(error.into()))
 }

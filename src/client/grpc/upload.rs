@@ -61,7 +61,9 @@ impl Upload {
     }
 
     pub fn finish(mut self: Box<Self>, stop: &Stop) -> Result<BulkResult> {
-        self.flush(stop)?;
+        if !self.batch.is_empty() {
+            self.flush(stop)?;
+        }
         // A failure is the result's to tell, here too.
         let _ = wait(stop, self.sink.close())?;
         wait(stop, &mut self.result)?.map_err(|error| self.addr.status(error))

@@ -101,14 +101,16 @@ const PEER: &str = "in process";
 struct LocalCall {
     call: Arc<Call>,
     is_over: bool,
+    /// A file without a server is open for as long as there is a call.
+    _local: Local,
 }
 
 impl LocalCall {
     fn new(local: &Local, timeout: Option<Duration>) -> LocalCall {
-        let until = timeout.map(|timeout| Instant::now() + timeout);
+        let until = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         let is_late = move || until.is_some_and(|until| Instant::now() >= until);
         let call = Call::new(&local.core, PEER.to_owned(), is_late);
-        LocalCall { call: Arc::new(call), is_over: false }
+        LocalCall { call: Arc::new(call), is_over: false, _local: local.clone() }
     }
 
     fn stopping(&self) -> Option<Reason> {
@@ -131,13 +133,15 @@ impl LocalCall {
         let _open = self.open();
         // Asked after it counts as open: a stop either waits for it, or is seen here.
         if let Some(reason) = self.stopping() {
+            // Not one of those that were open when the stop began.
+            self.is_over = true;
             return self.end(Err(reason.into()));
         }
         match wait_while(poll_fn(poll), || !stop.is_stopped()) {
             Some(Ok(done)) => Ok(done),
             Some(Err(error)) => self.end(Err(error)),
             None => {
-                let _ = self.end::<()>(Err(Reason::ClientGone.into()));
+                self.count::<()>(&Err(Reason::ClientGone.into()));
                 Err(cancelled())
             }
         }
@@ -145,15 +149,19 @@ impl LocalCall {
 
     /// Counts the call, which ended so.
     fn end<T>(&mut self, result: error::Result<T>) -> Result<T> {
-        if !std::mem::replace(&mut self.is_over, true) {
-            self.call.count(&result);
-        }
+        self.count(&result);
         result.map_err(|error| status(&error))
+    }
+
+    fn count<T>(&mut self, result: &error::Result<T>) {
+        if !std::mem::replace(&mut self.is_over, true) {
+            self.call.count(result);
+        }
     }
 }
 
 impl Drop for LocalCall {
     fn drop(&mut self) {
-        let _ = self.end::<()>(Err(Reason::ClientGone.into()));
+        self.count::<()>(&Err(Reason::ClientGone.into()));
     }
 }

@@ -71,14 +71,8 @@ impl Reconcile {
             self.stopping = Some(reason);
         }
         let applied = ready!(self.outlet.poll_apply(context));
-        let mut all = Vec::new();
         Poll::Ready(match applied {
-            Ok(true) => {
-                while let Some(acks) = self.outlet.answer() {
-                    all.append(acks);
-                }
-                Some(Ok(all))
-            }
+            Ok(true) => Some(Ok(self.outlet.answers())),
             Ok(false) => {
                 let end = self.stopping.take().map_or(Ok(None), |reason| Err(reason.into()));
                 self.call.end(end).transpose()

@@ -57,7 +57,7 @@ struct Currency {
 
 impl Totals {
     /// Adds to the totals of the customer and of the currency; false, with nothing changed, when one
-    /// of them would leave 64 bits. (No amount is negative, so that of the currency is the first.)
+    /// of them would leave 64 bits. (That of the currency is looked at first.)
     pub fn add(
         &mut self,
         conn: &Connection,
