@@ -43,6 +43,8 @@ pub struct Programs<'a> {
 #[derive(Default)]
 pub struct Doors {
     rows: Vec<Row>,
+    /// Why there are no rows of Python's.
+    without_python: Option<String>,
 }
 
 impl Doors {
@@ -70,7 +72,11 @@ impl Doors {
     fn python(&mut self, bench: &Bench, server: &Program) {
         let python = match Python::ready(&bench.data.directory) {
             Ok(python) => python,
-            Err(why) => return eprintln!("Python's gRPC is not measured: {why}"),
+            Err(why) => {
+                eprintln!("Python's gRPC is not measured: {why}");
+                self.without_python = Some(why.to_string());
+                return;
+            }
         };
         let uploads = python.uploads(bench, server, &PYTHON_ROWS);
         let uploads = uploads.map_err(|error| self.add(PYTHON, Err(error))).unwrap_or_default();
@@ -128,6 +134,9 @@ impl Doors {
             let creating =
                 creating.map_or("-".to_owned(), |c| format!("{:.0} %", c.median * 100.0));
             text += &format!("| {} | {rate} | {p50} | {creating} |\n", row.subject);
+        }
+        if let Some(why) = &self.without_python {
+            text += &format!("\nPython's gRPC was not measured: {why}\n");
         }
         text
     }
