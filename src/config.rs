@@ -8,7 +8,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use crate::error::{Error, Result, Violation, Violations};
 use crate::peer::Share;
 
-/// What a reader may know of a setting without reading this file.
+/// What a reader may know of a setting without reading this file: for the command line.
+#[doc(hidden)]
 pub struct Setting {
     /// The field's name; the flag is `--name-with-dashes`, the variable `BILLSTREAM_NAME`.
     pub name: &'static str,
@@ -19,6 +20,7 @@ pub struct Setting {
 }
 
 /// The values that a setting takes.
+#[doc(hidden)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Range {
     /// Whole numbers, from the first to the second.
@@ -53,7 +55,8 @@ macro_rules! settings {
             }
         }
 
-        /// The settings of [`Config`], in its order.
+        /// The settings of [`Config`], in its order: for the command line.
+        #[doc(hidden)]
         pub const SETTINGS: &[Setting] = &[$(Setting {
             name: stringify!($name),
             doc: concat!($($doc, "\n"),+),
@@ -202,12 +205,12 @@ settings! {
 
 impl Config {
     /// The largest request that names a filter in bytes: it is a message too.
-    pub fn filter_bytes(&self) -> usize {
+    pub(crate) fn filter_bytes(&self) -> usize {
         self.max_request_bytes.min(self.max_message_bytes)
     }
 
     /// How much of a limit one peer may hold.
-    pub fn share(&self) -> Share {
+    pub(crate) fn share(&self) -> Share {
         let (host_percent, connection_percent) =
             (self.host_share_percent, self.connection_share_percent);
         Share { host_percent, connection_percent }
@@ -239,7 +242,7 @@ impl Config {
     /// The largest InvoiceBatch of a client that is quick, in bytes of rows. Its size costs nothing where
     /// nothing waits, and saves wakes and writes: with two chunks a batch export has 1.08 times the rows a
     /// second of one, and with three 1.15 times (`load ADDR export --batched` of benches/compare).
-    pub fn quick_batch_bytes(&self) -> usize {
+    pub(crate) fn quick_batch_bytes(&self) -> usize {
         2 * self.export_chunk_bytes
     }
 
@@ -250,7 +253,7 @@ impl Config {
     }
 
     /// The most bytes that all streams hold outside gRPC: [`Config::export_memory_bytes`] for each
-    /// export, `max_answer_bytes` and a page, [`BLOCK_CHUNKS`] chunks for each thread that scans ahead, `upload_memory_bytes` and
+    /// export, `max_answer_bytes` and a page, eight chunks for each thread that scans ahead, `upload_memory_bytes` and
     /// one message for each upload, and for each reconcile stream its queue, one message, two batches (one
     /// that is applied, and one whose acknowledgements are sent), and the acknowledgements of one message.
     pub fn streams_memory_bytes(&self) -> usize {
@@ -271,7 +274,7 @@ fn half_the_cores() -> usize {
 }
 
 /// The chunks that an idle thread scans ahead for an export: enough that handing them over costs little.
-pub const BLOCK_CHUNKS: usize = 8;
+pub(crate) const BLOCK_CHUNKS: usize = 8;
 
 /// The largest invoice in bytes: two ids, a memo, and numbers.
 const MAX_ROW_BYTES: usize = 2 * 128 + 1024 + 128;
@@ -315,10 +318,12 @@ mod addresses {
     }
 }
 
-/// SQLite's `synchronous` pragma.
+/// When a commit returns: SQLite's `synchronous` pragma.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Synchronous {
+    /// After an fsync: nothing acknowledged is lost when the power fails.
     Full,
+    /// Once the system has it: nothing acknowledged is lost when the process is killed.
     Normal,
 }

@@ -1,9 +1,10 @@
-//! The one error type of the library. `calls::status` has the one table that turns it into the
-//! status of a call.
+//! What a server, its configuration or its database fails with. How a call ends is a
+//! [`client::Error`](crate::client::Error).
 
 use std::fmt;
 use std::time::Duration;
 
+/// What an operation of the library gives.
 pub type Result<T> = std::result::Result<T, Error>;
 
 /// A field of a request that is malformed.
@@ -16,6 +17,7 @@ pub struct Violation {
 }
 
 impl Violation {
+    /// What is wrong with `field`.
     pub fn new(field: impl Into<String>, description: impl Into<String>) -> Violation {
         Violation { field: field.into(), description: description.into() }
     }
@@ -33,7 +35,7 @@ pub const MAX_VIOLATIONS: usize = 16;
 
 impl Violations {
     /// Adds what `violation` makes, which is asked only where it is kept: a message may have millions.
-    pub fn add(&mut self, violation: impl FnOnce() -> Violation) {
+    pub(crate) fn add(&mut self, violation: impl FnOnce() -> Violation) {
         if self.first.len() < MAX_VIOLATIONS {
             self.first.push(violation());
         } else {
@@ -64,6 +66,7 @@ impl std::ops::Deref for Violations {
 }
 
 /// `value` in quotes, with escapes, for a message; of a long one the beginning and the length.
+#[doc(hidden)]
 pub fn quoted(value: &str) -> String {
     let head = head(value, MAX_QUOTED_BYTES);
     match head.len() == value.len() {
@@ -76,7 +79,7 @@ pub fn quoted(value: &str) -> String {
 const MAX_QUOTED_BYTES: usize = 64;
 
 /// The first characters of `text`, in at most `max_bytes`.
-pub fn head(text: &str, max_bytes: usize) -> &str {
+pub(crate) fn head(text: &str, max_bytes: usize) -> &str {
     let ends = (0..=max_bytes.min(text.len())).rev();
     // OK because 0 is a boundary.
     &text[..ends.into_iter().find(|end| text.is_char_boundary(*end)).unwrap_or_default()]
@@ -92,7 +95,12 @@ pub enum Error {
     /// An upload's commit does not match what arrived.
     Aborted(String),
     /// A limit is reached; where waiting helps, for how long to wait.
-    Exhausted { message: String, retry_after: Option<Duration> },
+    Exhausted {
+        /// Which limit, and what to do.
+        message: String,
+        /// `None` where waiting does not help.
+        retry_after: Option<Duration>,
+    },
     /// A limit on time passed; the message says which.
     DeadlineExceeded(String),
     /// The client cancelled the call or went away.

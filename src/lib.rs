@@ -1,10 +1,54 @@
-//! A single-node billing report server: the gRPC C core through `grpcio`, SQLite through `rusqlite`
-//! and an `r2d2` pool, bounded channels between them, and no async runtime.
+//! A billing report server for programs without an async runtime: one process, one SQLite file, gRPC through the C
+//! core and `grpcio`. It can serve a network, live inside another program, or be the file alone.
 //!
-//! [`Server::start`] is the one entry, for the binary, the tests, the benchmarks and a program that
-//! embeds the server. [`client::Stub`] is the other end.
+//! ```
+//! use billstream::proto::report::{CreateInvoiceRequest, ExportRequest, SummaryRequest};
+//! use billstream::protobuf::well_known_types::timestamp::Timestamp;
+//! use billstream::{Config, Server};
 //!
-//! # The floors
+//! # let dir = tempfile::tempdir()?;
+//! # let db = dir.path().join("bills.db");
+//! // No port is opened: `Server::start(config)` would listen on `config.listen`.
+//! let server = Server::builder(Config { db, ..Config::default() }).without_listeners().start()?;
+//! let client = server.local();
+//!
+//! let mut upload = client.upload()?;
+//! upload.send(&CreateInvoiceRequest {
+//!     customer_id: "cust-1".to_owned(),
+//!     total_amount_cents: 500,
+//!     currency: "EUR".to_owned(),
+//!     issued_at: Some(Timestamp::now()).into(),
+//!     ..Default::default()
+//! })?;
+//! assert_eq!(upload.commit("batch-1")?.created_count, 1);
+//!
+//! for invoices in client.export(&ExportRequest::default()) {
+//!     for invoice in invoices?.iter() {
+//!         println!("{} {} {}", invoice.customer_id, invoice.total_amount_cents, invoice.currency);
+//!     }
+//! }
+//! assert_eq!(client.summary(&SummaryRequest::default())?.totals[0].total_cents, 500);
+//! println!("{}", server.shutdown()?);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! | to | there is |
+//! |---|---|
+//! | run a server | [`Server`]; [`server::Builder`] for services of your own beside it, your own threads, several addresses |
+//! | bound what it takes | [`Config`]: each limit with its unit, its default, and what happens at it |
+//! | call it | [`Client`]: over gRPC ([`Client::connect`]), in process ([`Server::local`]), or on a file that no server has ([`Client::open`]) |
+//! | write and read messages | [`proto::report`]; [`model`] has the terms that they share with the client |
+//! | know why it failed | [`Error`] of a server, [`client::Error`] of a call: each has what a caller can act on |
+//! | see what it does | [`Server::metrics`], the [`metrics`]; what it says goes to the `log` crate |
+//! | stop it, or a call | [`Server::shutdown`], or a drop; [`stop`] |
+//! | stream a blocking source of your own | [`bridge`]: bounded channels between threads and futures |
+//! | copy, check or mend the file | [`server::backup`], [`server::check`], [`server::restore`] |
+//!
+//! `docs/embedding.md` has the crate that embeds it, with its build, threads, executors and forks; the examples
+//! `embed` and `stream_blocking` are whole programs. With `default-features = false` nothing of the command line
+//! is linked.
+//!
+//! # For contributors
 //!
 //! Imports go downwards only, and neighbours on a floor do not know each other, with the one
 //! exception that all may use floor 1.
@@ -14,12 +58,12 @@
 //! | 7 | the binary: flags, commands, progress bars (`src/main.rs`, `src/cli`) |
 //! | 6 | [`server`]: start, address, stop |
 //! | 5 | [`client`] |
-//! | 4 | [`grpc`]: binds the calls to grpcio: sinks, metadata, codecs |
-//! | 3 | [`calls`]: the rpcs without a transport; admission, validation, times, the one table of statuses |
-//! | 2 | [`store`]: the database as verbs, with SQLite below · [`bridge`]: channels between threads and futures · [`workers`]: threads |
-//! | 1 | [`config`] · [`model`] · [`error`] · [`metrics`] · [`peer`] · [`proto`] · [`status`] · [`stop`] |
+//! | 4 | `grpc`: binds the calls to grpcio: sinks, metadata, codecs |
+//! | 3 | `calls`: the rpcs without a transport; admission, validation, times, the one table of statuses |
+//! | 2 | `store`: the database as verbs, with SQLite below · [`bridge`]: channels between threads and futures · `workers`: threads |
+//! | 1 | [`config`] · [`model`] · [`error`] · [`metrics`] · `peer` · [`proto`] · `status` · [`stop`] |
 //!
-//! # The rules
+//! The rules, to which `tests/house_rules.rs` holds the code, and the table to the imports:
 //!
 //! * Only `store::sqlite` names rusqlite, and none of its types passes the door of `store`. Only `grpc`, `server`
 //!   and `client` name grpcio.
@@ -34,25 +78,28 @@
 //! * No peer may take what all need: limits and queues have shares, and threads are given in turns by host.
 //! * SQL lives in `sql/`, a statement a file, each with the index that it must use.
 //! * Nothing here prints, logs to a logger of its own, handles a signal or ends the process.
-//!
-//! `tests/house_rules.rs` holds the code to them.
 
 #![forbid(unsafe_code)]
+#![deny(missing_docs)]
 
 pub mod config;
 pub mod error;
 pub mod metrics;
 pub mod model;
-pub mod peer;
+mod peer;
 pub mod proto;
-pub mod status;
+mod status;
 pub mod stop;
 
 pub mod bridge;
+// For the benchmark of the floors; no part of the interface.
+#[doc(hidden)]
 pub mod store;
-pub mod workers;
+mod workers;
 
-pub mod calls;
+mod calls;
+// For tests that go past `Client`, and for fuzzing; no part of the interface.
+#[doc(hidden)]
 pub mod grpc;
 
 pub mod client;

@@ -7,10 +7,11 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 pub struct Counter(AtomicU64);
 
 impl Counter {
-    pub fn add(&self, n: u64) {
+    pub(crate) fn add(&self, n: u64) {
         self.0.fetch_add(n, Ordering::Relaxed);
     }
 
+    /// Its value now.
     pub fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
@@ -21,10 +22,11 @@ impl Counter {
 pub struct Gauge(AtomicI64);
 
 impl Gauge {
-    pub fn set(&self, n: i64) {
+    pub(crate) fn set(&self, n: i64) {
         self.0.store(n, Ordering::Relaxed);
     }
 
+    /// Its value now.
     pub fn get(&self) -> i64 {
         self.0.load(Ordering::Relaxed)
     }

@@ -24,6 +24,7 @@ impl Timestamp {
 }
 
 /// Where an invoice stands; the numbers are those of the proto enum and of the database.
+#[doc(hidden)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Status {
     Open = 1,
@@ -46,6 +47,7 @@ impl Status {
 }
 
 /// Which invoices a reader asks for.
+#[doc(hidden)]
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Filter {
     /// Empty: all customers.
@@ -76,6 +78,7 @@ impl Filter {
 }
 
 /// A valid invoice to be created. It borrows from a request or from a staged upload.
+#[doc(hidden)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NewInvoice<'a> {
     /// Empty: the store assigns one.
@@ -88,6 +91,7 @@ pub struct NewInvoice<'a> {
 }
 
 /// An event of Reconcile: one that is fit to be applied, or one that is to be refused.
+#[doc(hidden)]
 #[derive(Clone, Debug)]
 pub struct Event {
     /// Empty where that of the message is too long.
@@ -96,6 +100,7 @@ pub struct Event {
     pub payment: Result<Payment, Violation>,
 }
 
+#[doc(hidden)]
 #[derive(Clone, Debug)]
 pub struct Payment {
     pub invoice_id: String,
@@ -107,6 +112,7 @@ pub struct Payment {
 }
 
 /// What became of an event; the numbers are those of the proto enum and of the database.
+#[doc(hidden)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     Partial = 1,
@@ -120,6 +126,7 @@ pub enum Outcome {
 }
 
 /// The acknowledgement of an event.
+#[doc(hidden)]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ack {
     pub event_id: String,
@@ -133,6 +140,7 @@ pub struct Ack {
 }
 
 /// Counts and sums of the invoices of one currency.
+#[doc(hidden)]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CurrencyTotal {
     pub currency: String,
@@ -141,6 +149,7 @@ pub struct CurrencyTotal {
     pub paid_cents: i64,
 }
 
+#[doc(hidden)]
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Summary {
     pub totals: Vec<CurrencyTotal>,
@@ -148,6 +157,7 @@ pub struct Summary {
 }
 
 /// What an upload created.
+#[doc(hidden)]
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Created {
     pub count: i64,

@@ -1,3 +1,10 @@
-//! The generated messages of `proto/`.
+//! The messages of the service, generated from `proto/`, which is their manual.
 
-include!(concat!(env!("OUT_DIR"), "/proto/mod.rs"));
+mod generated {
+    include!(concat!(env!("OUT_DIR"), "/proto/mod.rs"));
+}
+
+// Details of statuses, as they are on the wire: `client::Error` has what they say.
+#[doc(hidden)]
+pub use generated::error_details;
+pub use generated::report;

@@ -9,22 +9,39 @@ use crate::error::Violation;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Code {
+    /// No error.
     Ok = 0,
+    /// The caller cancelled it, or stopped its client.
     Cancelled = 1,
+    /// Nobody said more: often a connection that ended within a call.
     Unknown = 2,
+    /// The request is malformed: [`Status::violations`] names its fields.
     InvalidArgument = 3,
+    /// The caller's deadline passed, or one of the server's limits on time; the message says which.
     DeadlineExceeded = 4,
+    /// What was asked for is not there. This server has no such answer.
     NotFound = 5,
+    /// An `invoice_id` is taken.
     AlreadyExists = 6,
+    /// The caller may not. This server has no such answer; a proxy may.
     PermissionDenied = 7,
+    /// A limit was reached; where waiting helps, [`Status::retry_delay`] says how long.
     ResourceExhausted = 8,
+    /// The call cannot be made in this state, such as on an upload that failed before.
     FailedPrecondition = 9,
+    /// A commit does not match what arrived, or its `batch_id` was used for other content.
     Aborted = 10,
+    /// A value is past a bound. This server has no such answer.
     OutOfRange = 11,
+    /// The server has no such method, or not with this compression.
     Unimplemented = 12,
+    /// A fault of the server, or of the disk; the message has the id under which the server's log says more.
     Internal = 13,
+    /// There is no server, or it is stopping, or its database is busy. Nothing acknowledged is lost.
     Unavailable = 14,
+    /// Data is lost. This server has no such answer.
     DataLoss = 15,
+    /// The caller is not known. This server has no such answer; a proxy may.
     Unauthenticated = 16,
 }
 
@@ -70,7 +87,9 @@ impl fmt::Display for Code {
 /// Why a call failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Status {
+    /// What kind of failure it is: what a program decides by.
     pub code: Code,
+    /// What happened, for a person.
     pub message: String,
     /// The malformed fields (`google.rpc.BadRequest`), 16 at the most.
     pub violations: Vec<Violation>,

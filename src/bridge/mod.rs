@@ -134,6 +134,7 @@ impl Drop for SenderEnd {
 pub struct Closed(Arc<Shared>);
 
 impl Closed {
+    /// Whether it is gone.
     pub fn get(&self) -> bool {
         self.0.closed.load(Ordering::Acquire)
     }

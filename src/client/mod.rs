@@ -120,6 +120,12 @@ impl Client {
 
     /// As [`Client::connect`], through the proxy that `http_proxy`, `https_proxy` and `no_proxy` name in the
     /// environment.
+    ///
+    /// ```no_run
+    /// // With `https_proxy=http://proxy.example:3128` in the environment.
+    /// let client = billstream::Client::connect_through_proxy("bills.example:50051");
+    /// # client.summary(&Default::default()).unwrap();
+    /// ```
     pub fn connect_through_proxy(addr: &str) -> Client {
         Client::over(Transport::Grpc(grpc::Connection::new(addr, Stub::through_proxy(addr))))
     }

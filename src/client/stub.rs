@@ -77,10 +77,12 @@ impl Stub {
         self.inner.spawn(task);
     }
 
+    /// The rpc GetSummary.
     pub fn get_summary(&self, request: &SummaryRequest, options: CallOption) -> Result<Summary> {
         self.inner.unary_call(&GET_SUMMARY, request, options)
     }
 
+    /// The rpc ListInvoices.
     pub fn list_invoices(
         &self,
         request: &ListInvoicesRequest,
@@ -89,6 +91,7 @@ impl Stub {
         self.inner.unary_call(&LIST_INVOICES, request, options)
     }
 
+    /// The rpc ExportInvoices.
     pub fn export_invoices(
         &self,
         request: &ExportRequest,
@@ -97,6 +100,7 @@ impl Stub {
         self.inner.server_streaming(&EXPORT_INVOICES, request, options)
     }
 
+    /// The rpc ExportInvoiceBatches.
     pub fn export_invoice_batches(
         &self,
         request: &ExportRequest,
@@ -105,6 +109,7 @@ impl Stub {
         self.inner.server_streaming(&EXPORT_INVOICE_BATCHES, request, options)
     }
 
+    /// The rpc BulkCreate.
     pub fn bulk_create(
         &self,
         options: CallOption,
@@ -113,6 +118,7 @@ impl Stub {
         self.inner.client_streaming(&BULK_CREATE, options)
     }
 
+    /// The rpc BulkCreateBatches.
     pub fn bulk_create_batches(
         &self,
         options: CallOption,
@@ -120,6 +126,7 @@ impl Stub {
         self.inner.client_streaming(&BULK_CREATE_BATCHES, options)
     }
 
+    /// The rpc Reconcile.
     pub fn reconcile(
         &self,
         options: CallOption,
@@ -127,6 +134,7 @@ impl Stub {
         self.inner.duplex_streaming(&RECONCILE, options)
     }
 
+    /// The rpc ReconcileBatches.
     pub fn reconcile_batches(
         &self,
         options: CallOption,

@@ -34,7 +34,7 @@ impl fmt::Display for Address {
 
 impl Address {
     /// From an entry of `Config::listen`.
-    pub fn resolve(listen: &str) -> Result<Address> {
+    pub(super) fn resolve(listen: &str) -> Result<Address> {
         let unusable = |why: &dyn fmt::Display| {
             let expected = "expected HOST:PORT or unix:PATH";
             Error::Unusable(format!("cannot listen on {listen:?}: {why}; {expected}"))
@@ -47,7 +47,7 @@ impl Address {
     }
 
     /// Has `grpc` listen here; where that is.
-    pub fn bind(self, grpc: &mut grpcio::Server) -> Result<Address> {
+    pub(super) fn bind(self, grpc: &mut grpcio::Server) -> Result<Address> {
         let refused = |why: String| Error::Unavailable(format!("cannot listen on {self}: {why}"));
         if let Address::Unix(path) = &self {
             make_room(path).map_err(refused)?;

@@ -19,15 +19,19 @@ mod threads;
 
 pub use crate::store::{backup, check, restore, CheckReport, Restored};
 pub use builder::Builder;
+#[doc(hidden)]
 pub use channel::channel;
 pub use listeners::Address;
-pub use patches::{core_is_patched, UNPATCHED};
+pub use patches::core_is_patched;
+#[doc(hidden)]
+pub use patches::UNPATCHED;
 pub use stop::Stopped;
 
 use stop::Running;
 
 /// Call slots a completion queue offers at once. With the 1,024 of grpcio a stop can take over 12
 /// seconds (tikv/grpc-rs#674); each slot is offered anew as soon as it is taken.
+#[doc(hidden)]
 pub const SLOTS_PER_CQ: usize = 32;
 
 /// A running server. It serves until it is shut down; dropping it shuts it down too.

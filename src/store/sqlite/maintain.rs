@@ -17,7 +17,9 @@ use crate::store::sqlite::sql;
 /// What a check found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CheckReport {
+    /// The version of its tables; an older one is brought up by the start of a server.
     pub schema_version: i32,
+    /// How many invoices it has.
     pub invoice_count: i64,
     /// The highest that an invoice has.
     pub last_sequence: i64,
@@ -37,7 +39,29 @@ impl fmt::Display for CheckReport {
     }
 }
 
-/// Reads the whole database: its structure, and whether the kept totals are those of the rows.
+/// Reads the whole database: its structure, and whether the kept totals are those of the rows. It takes time by
+/// the size of the file, and works while a server has it. Of `config`, `db` and what is SQLite's.
+///
+/// # Errors
+///
+/// [`Error::Unusable`] where there is no database of ours, [`Error::Malformed`] where it cannot be read to its
+/// end. Other faults are no errors: [`CheckReport::faults`] has them.
+///
+/// ```
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let config = billstream::Config { db: dir.path().join("bills.db"), ..Default::default() };
+/// # billstream::Server::builder(config.clone()).without_listeners().start()?.shutdown()?;
+/// use billstream::server::{backup, check, restore};
+///
+/// let report = check(&config)?;
+/// assert!(report.faults.is_empty(), "{report}");
+/// let copy = dir.path().join("backup.db");
+/// println!("{} bytes", backup(&config.db, &copy)?);
+/// // What is there now is kept under another name.
+/// let restored = restore(&copy, &config.db, true)?;
+/// assert_eq!(restored.invoice_count, report.invoice_count);
+/// # Ok::<(), billstream::Error>(())
+/// ```
 pub fn check(config: &Config) -> Result<CheckReport> {
     let conn = open_reader(&config.db)?;
     set_pragmas(&conn, config)?;
@@ -91,7 +115,11 @@ fn drift(conn: &Connection) -> Result<Vec<String>> {
 }
 
 /// Copies the database to the new file `to`, as of one moment; returns its size in bytes. The file has its
-/// name when it is whole and on the disk.
+/// name when it is whole and on the disk. A server may have the database meanwhile. [`check`] has an example.
+///
+/// # Errors
+///
+/// [`Error::Unusable`] where `db` is no database of ours, `to` exists, or it cannot be written.
 pub fn backup(db: &Path, to: &Path) -> Result<u64> {
     let exists = || Error::Unusable(format!("{} exists: name a new file", to.display()));
     if to.exists() {

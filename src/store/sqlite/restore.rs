@@ -27,7 +27,13 @@ pub struct Restored {
 /// run again.
 ///
 /// What was there is kept beside it under a name that ends in `.before-restore` (and a number), with its log
-/// where that could not be brought into it; unless `keep` is false.
+/// where that could not be brought into it; unless `keep` is false. [`check`](super::maintain::check) has an
+/// example.
+///
+/// # Errors
+///
+/// [`Error::Unusable`] where `from` is not sound, or a file cannot be written; [`Error::Unavailable`] where a server
+/// has `db`.
 pub fn restore(from: &Path, db: &Path, keep: bool) -> Result<Restored> {
     let source = open_backup(from)?;
     let report = check_connection(&source)?;
