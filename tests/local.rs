@@ -321,3 +321,28 @@ fn a_query_past_the_clients_time_is_ended() {
     let error = client.summary(&dated).unwrap_err();
     assert_eq!(error.code, Code::DeadlineExceeded, "{error}");
 }
+
+/// A connection that was opened last and closed at once used to be closed behind the writer's back.
+#[test]
+fn a_file_that_is_closed_at_once_has_no_log() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = dir.path().join("bills.db");
+    for i in 0..100 {
+        let client = Client::open(&db).unwrap();
+        if i % 2 == 0 {
+            client.summary(&SummaryRequest::default()).unwrap();
+        }
+        drop(client);
+        assert!(!dir.path().join("bills.db-wal").exists(), "after {i} times");
+    }
+}
+
+#[test]
+fn a_link_to_nothing_is_refused_and_stays() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = dir.path().join("bills.db");
+    std::os::unix::fs::symlink("/nowhere/bills.db", &db).unwrap();
+    let refused = Client::open(&db).unwrap_err().to_string();
+    assert!(refused.contains("a link to nothing"), "{refused}");
+    assert!(db.is_symlink());
+}

@@ -40,6 +40,12 @@ impl Address {
             Error::Unusable(format!("cannot listen on {listen:?}: {why}; {expected}"))
         };
         if let Some(path) = listen.strip_prefix("unix:") {
+            // gRPC takes it as a part of a URI, and would listen on another path, or on one that nobody calls.
+            if path.contains(|c: char| "%?#,".contains(c) || c.is_control()) {
+                return Err(unusable(
+                    &"a path of a socket has no %, ?, #, comma or control character",
+                ));
+            }
             return std::path::absolute(path).map(Address::Unix).map_err(|e| unusable(&e));
         }
         let mut addresses = listen.to_socket_addrs().map_err(|e| unusable(&e))?;

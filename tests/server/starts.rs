@@ -99,3 +99,14 @@ fn a_start_that_fails_leaves_nothing_behind() {
     // Not even a lock on the database.
     Server::start(config(dir.path())).unwrap();
 }
+
+#[test]
+fn a_socket_whose_name_grpc_would_change_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    for name in ["a%20b", "a?b", "a#b", "a,b", "a\0b"] {
+        let listen = vec![format!("unix:{}/{name}", dir.path().display())];
+        let refused = Server::start(Config { listen, ..config(dir.path()) }).err().unwrap();
+        assert!(refused.to_string().contains("control character"), "{name:?}: {refused}");
+    }
+    assert_eq!(files(dir.path()), [""; 0]);
+}

@@ -218,6 +218,9 @@ impl ServerLock {
         let is_made = !path.exists();
         let file = File::options().write(true).create(true).truncate(false).open(&path);
         let file = file.map_err(|e| unusable(&path, &e))?;
+        if is_made {
+            share(db, &file);
+        }
         match file.try_lock() {
             Ok(()) => {
                 let lock = ServerLock { path, file, is_made };
@@ -247,6 +250,14 @@ impl Drop for ServerLock {
     }
 }
 
+/// Who opens a database of another's, such as root, does not lock its owner out. OK to fail: nobody else can
+/// give a file away.
+fn share(db: &Path, lock: &File) {
+    if let Ok(owner) = db.metadata() {
+        let _ = std::os::unix::fs::fchown(lock, Some(owner.uid()), Some(owner.gid()));
+    }
+}
+
 /// The size of SQLite's header, with the ids of the program and of the schema.
 pub const HEADER_BYTES: usize = 100;
 
@@ -254,6 +265,9 @@ pub const HEADER_BYTES: usize = 100;
 pub fn resolve(path: &Path) -> Result<PathBuf> {
     if path.exists() {
         return path.canonicalize().map_err(|e| unusable(path, &e));
+    }
+    if path.is_symlink() {
+        return Err(unusable(path, &"it is a link to nothing"));
     }
     let name = path.file_name().ok_or_else(|| unusable(path, &"it names no file"))?;
     let parent = match path.parent() {
