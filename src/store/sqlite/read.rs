@@ -1,11 +1,12 @@
 //! Reading: a pool of read-only connections, the invoices after a cursor, and pages of them.
 
 use std::path::Path;
-use std::sync::{Arc, RwLock};
+use std::sync::{mpsc, Arc, RwLock};
 use std::time::Duration;
 
 use r2d2_sqlite::SqliteConnectionManager;
 use rusqlite::{named_params, Connection, OpenFlags, Row};
+use scheduled_thread_pool::ScheduledThreadPool;
 
 use crate::config::Config;
 use crate::error::{Error, Result};
@@ -52,15 +53,25 @@ impl Reader {
                 conn.pragma_update(None, "temp_store", "memory")
             });
         let busy_timeout = Duration::from_millis(config.busy_timeout_ms);
+        let opener = ScheduledThreadPool::builder().num_threads(1);
+        let opener = Arc::new(opener.thread_name_pattern("billstream-pool").build());
         let pool = r2d2::Pool::builder()
+            .thread_pool(Arc::clone(&opener))
             .max_size((config.cq_threads + config.unary_workers + config.export_workers) as u32)
             .connection_timeout(OPEN_TIMEOUT + busy_timeout)
             .idle_timeout(None)
             .max_lifetime(None)
             .test_on_check_out(false)
             .error_handler(Box::new(r2d2::LoggingErrorHandler))
-            .build(manager)
-            .map_err(|e| Error::Unusable(format!("cannot read {}: {e}", path.display())))?;
+            .build(manager);
+        // The thread that opens them holds the pool for a moment longer than `build` takes. A process that ended
+        // meanwhile would leave one of them open, and with it the log.
+        let (done, is_done) = mpsc::channel::<()>();
+        opener.execute(move || drop(done));
+        // OK because the word is that the sender is gone.
+        let _ = is_done.recv();
+        let pool =
+            pool.map_err(|e| Error::Unusable(format!("cannot read {}: {e}", path.display())))?;
         let pool = Arc::new(RwLock::new(Some(pool)));
         Ok(Reader { pool, busy_timeout, malformed: Malformed::default() })
     }
