@@ -2,6 +2,7 @@
 
 use clap::Args;
 
+use billstream::client::Client;
 use billstream::proto::report::ListInvoicesRequest;
 
 use super::connection::Connection;
@@ -34,14 +35,14 @@ pub struct List {
 }
 
 pub fn run(args: &List) -> Result<()> {
+    let client = args.connection.client(&Progress::hidden())?;
     let mut out = InvoiceWriter::new(args.format.or(Format::Table), &args.columns)?;
-    let listed = list(args, &mut out);
+    let listed = list(args, &client, &mut out);
     // What came before a failure is printed.
     enough(out.flush().and(listed))
 }
 
-fn list(args: &List, out: &mut InvoiceWriter) -> Result<()> {
-    let client = args.connection.client(&Progress::hidden())?;
+fn list(args: &List, client: &Client, out: &mut InvoiceWriter) -> Result<()> {
     let mut left = if args.limit == 0 { u64::MAX } else { args.limit };
     let mut request = first_page(args);
     loop {
