@@ -3,6 +3,7 @@
 //! Every wait has a deadline, and every process ends with its test. Faults are put between client
 //! and server by [`proxy::Proxy`], whose gates say when: nothing is timed by sleeping.
 
+mod db;
 mod export;
 mod generate;
 mod import;

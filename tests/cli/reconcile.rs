@@ -15,7 +15,12 @@ pub struct Reconcile {
 
 impl Reconcile {
     pub fn start(addr: &str) -> Reconcile {
-        let mut command = billstream(&at(&["reconcile", "-"], addr));
+        Reconcile::start_on(&["--addr", addr])
+    }
+
+    /// On what these flags name.
+    pub fn start_on(flags: &[&str]) -> Reconcile {
+        let mut command = billstream(&[&["reconcile", "-"], flags].concat());
         command.stdin(Stdio::piped());
         let mut process = Process::start(command);
         let stdin = process.child.stdin.take();
