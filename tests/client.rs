@@ -303,3 +303,11 @@ fn who_does_not_answer_is_waited_for_as_long_as_it_is_said() {
     assert_eq!(lost.code, Code::Unavailable);
     assert!(lost.message.starts_with("no server answers at 127.0.0.1:1 ("), "{lost}");
 }
+
+#[test]
+fn a_time_without_end_is_one() {
+    let server = TestServer::start(Config::default());
+    for client in [client(&server), server.get().local()] {
+        assert_eq!(count(&client.with_timeout(Duration::MAX)), 0);
+    }
+}

@@ -23,6 +23,9 @@ use crate::proto::report::{ListInvoicesRequest, ListInvoicesResponse, Summary, S
 use crate::stop::Stop;
 use status::Addr;
 
+/// gRPC would take a much longer one for one that has passed.
+const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
 /// A connection to a server.
 #[derive(Clone)]
 pub struct Connection {
@@ -66,7 +69,7 @@ impl Connection {
     ) -> Result<P> {
         let options = CallOption::default();
         let options = match timeout {
-            Some(timeout) => options.timeout(timeout),
+            Some(timeout) => options.timeout(timeout.min(LONGEST)),
             None => options,
         };
         let call = self.client.unary_call_async(method, request, options);

@@ -4,9 +4,9 @@ use std::sync::Arc;
 use super::*;
 use crate::metrics::Metrics;
 use crate::model::{Status, Timestamp};
+use crate::store::sqlite::{params, Connection};
 use crate::store::Store;
 use proptest::prelude::*;
-use rusqlite::{params, Connection};
 
 /// What is in a database besides the sequences: invoices by their sequence.
 #[derive(Clone, Copy, Debug)]

@@ -33,6 +33,10 @@ pub mod wal;
 pub mod wal_file;
 pub mod write;
 
+/// For tests that look at the file from beside the store.
+#[cfg(test)]
+pub use rusqlite::{params, Connection};
+
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::Arc;
 

@@ -122,7 +122,7 @@ fn the_totals_are_those_of_the_jobs_that_did_not_fail() {
 fn a_database_that_stays_locked_is_unavailable_to_every_job() {
     let mut held = Held::new(|config| config.busy_timeout_ms = 50);
     let uploads = [held.upload(&["1"]), held.upload(&["2"]), held.upload(&["3"])];
-    let other = rusqlite::Connection::open(held.dir.path().join("bills.db")).unwrap();
+    let other = crate::store::sqlite::Connection::open(held.dir.path().join("bills.db")).unwrap();
     other.busy_timeout(std::time::Duration::from_secs(60)).unwrap();
     held.go();
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
