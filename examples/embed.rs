@@ -1,13 +1,12 @@
 //! The server inside another program: no async runtime, no port. `cargo run --release --example embed`
 
-use billstream::proto::report::{
-    CreateInvoiceRequest, ExportRequest, ReconcileEvent, SummaryRequest,
-};
+#[rustfmt::skip]
+use billstream::proto::report::{CreateInvoiceRequest, ExportRequest, ReconcileEvent, SummaryRequest};
 use billstream::protobuf::well_known_types::timestamp::Timestamp;
 use billstream::{Config, Server};
 
 #[rustfmt::skip]
-fn main() -> Result<(), Box<dyn std::error::Error>> {
+pub fn main() -> Result<(), Box<dyn std::error::Error>> {
     let dir = tempfile::tempdir()?;
     let config = Config { db: dir.path().join("bills.db"), ..Config::default() };
     let server = Server::builder(config).without_listeners().start()?;

@@ -11,6 +11,20 @@
 //! Ownership is the stop protocol. When the receiver is dropped, sends fail and [`Sender::is_closed`]
 //! turns true. When the sender is dropped, the receiver gets what was sent, and then the end.
 //!
+//! ```
+//! use billstream::bridge;
+//! use futures::StreamExt;
+//!
+//! let (sender, receiver) = bridge::bounded(2);
+//! // This thread blocks while nobody takes, and ends when the receiver is dropped.
+//! std::thread::spawn(move || (1..).try_for_each(|n| bridge::wait(sender.send(n))));
+//! let first: Vec<i32> = futures::executor::block_on(receiver.take(3).collect());
+//! assert_eq!(first, [1, 2, 3]);
+//! ```
+//!
+//! `examples/stream_blocking.rs` has it in a service of its own: a thread that reads a file at the speed of a
+//! client of gRPC, with no queue but this.
+//!
 //! [`wait`] is for a thread that waits for a future, [`wait_while`] for one that may give up.
 //!
 //! It knows neither SQLite nor gRPC.
