@@ -225,7 +225,7 @@ fn pay(database: &Database) {
             reference: String::new(),
         }),
     };
-    let applied = database.store.apply(vec![event]);
+    let applied = database.store.apply(Arc::new(vec![event]));
     block_on(applied.expect("a place in the queue")).expect("an ack");
 }
 

@@ -171,9 +171,9 @@ settings! {
     /// Reconcile streams that may be open; a further one is RESOURCE_EXHAUSTED, with RetryInfo.
     max_reconciles: usize = 1024, in 1..=100_000;
     /// Events of a stream that may wait to be applied; then the stream is not read.
-    reconcile_queue_events: usize = 4096, in 1..=65_536;
+    reconcile_queue_events: usize = 2048, in 1..=65_536;
     /// The most events of a stream in one batch.
-    reconcile_batch_events: usize = 4096, in 1..=65_536;
+    reconcile_batch_events: usize = 2048, in 1..=65_536;
 
     /// The most invoices or events in one commit of several uploads or batches of events; further ones go
     /// into the next, and a larger upload is alone in its own. (Some 50 milliseconds of work: more gains

@@ -125,11 +125,10 @@ pub enum Outcome {
     EventIdReused = 8,
 }
 
-/// The acknowledgement of an event.
+/// The acknowledgement of an event, whose id is not said again.
 #[doc(hidden)]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ack {
-    pub event_id: String,
     /// The number of an [`Outcome`].
     pub outcome: i32,
     /// The number of a [`Status`], or 0.

@@ -1,4 +1,4 @@
--- Purpose: remembers an applied event with its outcome, unless it is known.
+-- Purpose: remembers an applied event with its outcome.
 -- Parameters: the columns.
 INSERT INTO reconcile_events (event_id, invoice_id, amount_cents, currency, received_at,
                               received_at_nanos, reference, outcome, invoice_status,
@@ -6,4 +6,3 @@ INSERT INTO reconcile_events (event_id, invoice_id, amount_cents, currency, rece
 VALUES (:event_id, :invoice_id, :amount_cents, :currency, :received_at,
         :received_at_nanos, :reference, :outcome, :invoice_status,
         :outstanding_cents, '')
-ON CONFLICT (event_id) DO NOTHING

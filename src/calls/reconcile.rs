@@ -111,7 +111,7 @@ pub struct Outlet {
     core: Arc<Core>,
     queued: Receiver<Item>,
     /// What was applied and not given yet.
-    applied: IntoIter<Ack>,
+    applied: IntoIter<(String, Ack)>,
     /// How many of those each message has that ended among them, where it is not told yet.
     ends: IntoIter<usize>,
     /// Of the message at hand.
@@ -133,14 +133,16 @@ impl Outlet {
                 None => return Poll::Ready(Ok(false)),
             }
         }
-        let applied = match &mut self.under_way {
+        let acks = match &mut self.under_way {
             Some(Ok(Batch { reply: Some(reply), .. })) => ready!(reply.poll_unpin(context))?,
             _ => Vec::new(),
         };
         // What is left is of a message that has not ended.
         self.acks.extend(self.applied.by_ref().map(ack_message));
-        self.applied = applied.into_iter();
-        self.ends = self.under_way.take().transpose()?.unwrap_or_default().ends.into_iter();
+        let Batch { events, ends, .. } = self.under_way.take().transpose()?.unwrap_or_default();
+        let ids = Arc::unwrap_or_clone(events).into_iter().map(|event| event.event_id);
+        self.applied = ids.zip(acks).collect::<Vec<_>>().into_iter();
+        self.ends = ends.into_iter();
         self.under_way = self.queued.try_recv().map(|first| self.submit(first));
         Poll::Ready(Ok(true))
     }
@@ -149,9 +151,10 @@ impl Outlet {
     fn submit(&mut self, first: Item) -> Result<Batch> {
         let most = self.core.config.reconcile_batch_events;
         let (events, ends) = at_hand(first, &mut self.queued, most);
-        let is_empty = events.is_empty();
-        let reply = (!is_empty).then(|| self.core.store.apply(events)).transpose()?;
-        Ok(Batch { reply, ends })
+        let events = Arc::new(events);
+        let apply = || self.core.store.apply(Arc::clone(&events));
+        let reply = (!events.is_empty()).then(apply).transpose()?;
+        Ok(Batch { reply, events, ends })
     }
 
     /// The acknowledgements of the next message that is applied whole, to be taken out; `None` where there is
@@ -182,6 +185,7 @@ impl Outlet {
 struct Batch {
     /// `None` where there are none, in messages without events.
     reply: Option<Reply<Vec<Ack>>>,
+    events: Arc<Vec<Event>>,
     /// How many events each message has that ends among them.
     ends: Vec<usize>,
 }
@@ -201,9 +205,9 @@ fn at_hand(first: Item, queued: &mut Receiver<Item>, max: usize) -> (Vec<Event>,
     (events, ends)
 }
 
-fn ack_message(ack: Ack) -> ReconcileAck {
+fn ack_message((event_id, ack): (String, Ack)) -> ReconcileAck {
     ReconcileAck {
-        event_id: ack.event_id,
+        event_id,
         outcome: EnumOrUnknown::from_i32(ack.outcome),
         invoice_status: EnumOrUnknown::from_i32(ack.invoice_status),
         outstanding_cents: ack.outstanding_cents,

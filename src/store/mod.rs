@@ -111,8 +111,8 @@ impl Store {
     }
 
     /// Applies events in their order, each once, and gives an acknowledgement for each. Never blocks; the
-    /// result comes after the commit.
-    pub fn apply(&self, events: Vec<Event>) -> Result<Reply<Vec<Ack>>> {
+    /// result comes after the commit, when `events` are the caller's alone again.
+    pub fn apply(&self, events: Arc<Vec<Event>>) -> Result<Reply<Vec<Ack>>> {
         self.0.writer.apply(events)
     }
 

@@ -102,7 +102,7 @@ impl Writer {
     }
 
     /// Applies a batch of events, each once (see [`Transaction::apply`]).
-    pub fn apply(&self, events: Vec<Event>) -> Result<Reply<Vec<Ack>>> {
+    pub fn apply(&self, events: Arc<Vec<Event>>) -> Result<Reply<Vec<Ack>>> {
         let rows = events.len();
         self.submit(Lane::Payments, rows, move |work| work.database.apply(&events))
     }
@@ -145,7 +145,9 @@ impl<T: Send, F: FnMut(Work<'_>) -> Result<T> + Send> Job for Task<T, F> {
     }
 
     fn finish(self: Box<Self>, error: Option<Error>) {
-        let Task { result, reply, .. } = *self;
+        let Task { work, result, reply, .. } = *self;
+        // First, so that the caller has what it lent to it for itself.
+        drop(work);
         let did_not_run = || Err(Error::Internal("a job of the writer did not run".to_owned()));
         // OK to fail: the caller has gone away.
         drop(reply.send(error.map_or_else(|| result.unwrap_or_else(did_not_run), Err)));

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use rusqlite::config::DbConfig;
+use rusqlite::vtab::array;
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 
 use crate::config::{Config, Synchronous};
@@ -151,6 +152,8 @@ fn prepare(conn: &mut Connection, config: &Config) -> Result<()> {
     conn.pragma_update(None, "cache_size", kib(config.writer_cache_bytes))?;
     // `wal` does it, between two commits.
     conn.pragma_update(None, "wal_autocheckpoint", 0)?;
+    // Arrays as parameters, for `reconcile`.
+    array::load_module(conn)?;
     // `totals` does their work.
     conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false)?;
     Ok(())

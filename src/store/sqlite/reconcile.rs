@@ -2,260 +2,194 @@
 //!
 //! Only an event that was applied is remembered: one that was refused is judged anew when it comes again,
 //! corrected or after its invoice.
+//!
+//! What a job needs to know is read by one statement for all its events, and is written at its end, each in the
+//! order in which it lies: a statement for each event costs more to begin and to end than it does between.
 
-use std::collections::HashMap;
+use std::borrow::Cow;
+use std::rc::Rc;
 
-use rusqlite::{params, CachedStatement, Connection, OptionalExtension, Row};
+use rusqlite::types::Value;
+use rusqlite::{params, Connection, Row};
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::model::{Ack, Event, Outcome, Payment, Status};
 use crate::store::sqlite::sql;
-use crate::store::sqlite::totals::{Sums, Totals};
+use crate::store::sqlite::totals::{Place, Sums, Totals};
 
 /// Applies `events` in their order and returns an acknowledgement for each.
-pub fn apply<'a>(
-    conn: &'a Connection,
-    totals: &'a mut Totals,
-    events: &'a [Event],
-) -> Result<Vec<Ack>> {
-    let mut statements = Statements::prepare(conn, totals)?;
-    let acks = events.iter().map(|event| statements.apply(event)).collect::<Result<_>>()?;
-    statements.save_invoices()?;
+pub fn apply(conn: &Connection, totals: &mut Totals, events: &[Event]) -> Result<Vec<Ack>> {
+    let event_ids = Distinct::of(events.iter().map(|event| event.event_id.as_str()));
+    let invoice_ids = Distinct::of(events.iter().map(invoice_id));
+    let mut job = Job {
+        known: find_events(conn, &event_ids.keys)?,
+        invoices: find_invoices(conn, totals, &invoice_ids.keys)?,
+        totals,
+    };
+    let places = event_ids.places.iter().zip(&invoice_ids.places);
+    let acks = events.iter().zip(places).map(|(event, (&id, &invoice))| match &event.payment {
+        Ok(payment) => job.apply(payment, id, invoice),
+        Err(violation) => {
+            let why = format!("{}: {}", violation.field, violation.description);
+            refused(None, Refusal(Outcome::Rejected, why))
+        }
+    });
+    let acks = acks.collect();
+    save_events(conn, &event_ids.keys, &job.known)?;
+    save_invoices(conn, job.invoices)?;
     Ok(acks)
 }
 
-struct Statements<'a> {
-    find_event: CachedStatement<'a>,
-    find_invoice: CachedStatement<'a>,
-    pay_invoice: CachedStatement<'a>,
-    insert_event: CachedStatement<'a>,
-    /// The invoices that the job has found. What is paid of them is saved once, at its end.
-    found: HashMap<&'a str, Invoice>,
-    conn: &'a Connection,
+/// Empty where there is none to be found.
+fn invoice_id(event: &Event) -> &str {
+    event.payment.as_ref().map_or("", |payment| &payment.invoice_id)
+}
+
+/// The distinct ones of some keys, in their order, and the place that each key has among them.
+struct Distinct<'a> {
+    keys: Vec<&'a str>,
+    places: Vec<usize>,
+}
+
+impl<'a> Distinct<'a> {
+    fn of(keys: impl Iterator<Item = &'a str>) -> Distinct<'a> {
+        let mut sorted: Vec<_> = keys.enumerate().map(|(i, key)| (key, i)).collect();
+        sorted.sort_unstable();
+        let mut distinct =
+            Distinct { keys: Vec::with_capacity(sorted.len()), places: vec![0; sorted.len()] };
+        for (key, i) in sorted {
+            if distinct.keys.last() != Some(&key) {
+                distinct.keys.push(key);
+            }
+            distinct.places[i] = distinct.keys.len() - 1;
+        }
+        distinct
+    }
+}
+
+struct Job<'a> {
+    /// The payment that was applied under each event id.
+    known: Vec<Option<Known<'a>>>,
+    /// What there is under each invoice id.
+    invoices: Vec<Option<Invoice>>,
     totals: &'a mut Totals,
+}
+
+/// A payment that was applied, with its outcome.
+struct Known<'a> {
+    invoice_id: Cow<'a, str>,
+    amount_cents: i64,
+    currency: Cow<'a, str>,
+    outcome: i32,
+    invoice_status: i32,
+    outstanding_cents: i64,
+    /// The payment, where it is one of this job.
+    new: Option<&'a Payment>,
 }
 
 /// What a payment finds.
 struct Invoice {
     sequence: i64,
-    customer_id: String,
     total_amount_cents: i64,
     paid_cents: i64,
-    currency: String,
     status: i32,
+    /// The totals that it is part of.
+    place: Place,
     /// Whether a payment of this job is in it.
     is_paid: bool,
-}
-
-/// A payment that is to be applied, and is in the totals.
-struct Due {
-    /// What is paid of the invoice, with it.
-    paid_cents: i64,
-    status: Status,
-    outcome: Outcome,
 }
 
 /// Why a payment is not applied.
 struct Refusal(Outcome, String);
 
-fn paid(cents: i64) -> Sums {
-    Sums { paid_cents: cents, ..Sums::default() }
+impl<'a> Job<'a> {
+    /// Applies the payment whose event id and invoice have these places, unless its event is known.
+    fn apply(&mut self, payment: &'a Payment, id: usize, invoice: usize) -> Ack {
+        let invoice = self.invoices[invoice].as_mut();
+        // It may have been applied before the invoice was withdrawn.
+        if let Some(known) = &self.known[id] {
+            return first(known, payment, invoice.as_deref());
+        }
+        let Some(invoice) = invoice else {
+            let why = format!("there is no invoice {:?}", payment.invoice_id);
+            return refused(None, Refusal(Outcome::UnknownInvoice, why));
+        };
+        match pay(self.totals, payment, invoice) {
+            Ok(ack) => {
+                self.known[id] = Some(Known {
+                    invoice_id: Cow::Borrowed(&payment.invoice_id),
+                    amount_cents: payment.amount_cents,
+                    currency: Cow::Borrowed(&payment.currency),
+                    outcome: ack.outcome,
+                    invoice_status: ack.invoice_status,
+                    outstanding_cents: ack.outstanding_cents,
+                    new: Some(payment),
+                });
+                ack
+            }
+            Err(refusal) => refused(Some(invoice), refusal),
+        }
+    }
 }
 
-impl<'a> Statements<'a> {
-    fn prepare(conn: &'a Connection, totals: &'a mut Totals) -> Result<Statements<'a>> {
-        Ok(Statements {
-            find_event: conn.prepare_cached(sql::FIND_EVENT)?,
-            find_invoice: conn.prepare_cached(sql::FIND_INVOICE)?,
-            pay_invoice: conn.prepare_cached(sql::PAY_INVOICE)?,
-            insert_event: conn.prepare_cached(sql::INSERT_EVENT)?,
-            found: HashMap::new(),
-            conn,
-            totals,
-        })
+/// Pays the invoice, and adds to the totals, if the payment is due.
+fn pay(
+    totals: &mut Totals,
+    payment: &Payment,
+    invoice: &mut Invoice,
+) -> std::result::Result<Ack, Refusal> {
+    if invoice.status == Status::Void as i32 {
+        return Err(Refusal(Outcome::InvoiceVoid, "the invoice is void".to_owned()));
     }
-
-    fn apply(&mut self, event: &'a Event) -> Result<Ack> {
-        let event_id = &event.event_id;
-        let payment = match &event.payment {
-            Ok(payment) => payment,
-            Err(violation) => {
-                let why = format!("{}: {}", violation.field, violation.description);
-                return Ok(refused(event_id, None, Refusal(Outcome::Rejected, why)));
-            }
-        };
-        let invoice_id = payment.invoice_id.as_str();
-        let mut invoice = match self.found.remove(invoice_id) {
-            Some(invoice) => Some(invoice),
-            None => self.find(invoice_id)?,
-        };
-        let ack = self.apply_to(invoice.as_mut(), event_id, payment)?;
-        self.found.extend(invoice.map(|invoice| (invoice_id, invoice)));
-        Ok(ack)
+    let currency = totals.currency(invoice.place);
+    if currency != payment.currency {
+        return Err(Refusal(Outcome::CurrencyMismatch, format!("the invoice is in {currency}")));
     }
+    let paid_cents = invoice.paid_cents.checked_add(payment.amount_cents);
+    let more = Sums { paid_cents: payment.amount_cents, ..Sums::default() };
+    let Some(paid_cents) = paid_cents.filter(|_| totals.add_to(invoice.place, more)) else {
+        let why = "amount_cents: a sum would leave 64 bits".to_owned();
+        return Err(Refusal(Outcome::Rejected, why));
+    };
+    let status = Status::of(invoice.total_amount_cents, paid_cents);
+    let outcome = match status {
+        Status::PartiallyPaid => Outcome::Partial,
+        Status::Overpaid => Outcome::Overpaid,
+        _ => Outcome::Settled,
+    };
+    (invoice.paid_cents, invoice.status, invoice.is_paid) = (paid_cents, status as i32, true);
+    Ok(Ack {
+        outcome: outcome as i32,
+        invoice_status: status as i32,
+        outstanding_cents: invoice.total_amount_cents - paid_cents,
+        duplicate: false,
+        message: String::new(),
+    })
+}
 
-    fn apply_to(
-        &mut self,
-        mut invoice: Option<&mut Invoice>,
-        event_id: &str,
-        payment: &Payment,
-    ) -> Result<Ack> {
-        let refusal = match &mut invoice {
-            None => {
-                let why = format!("there is no invoice {:?}", payment.invoice_id);
-                Refusal(Outcome::UnknownInvoice, why)
-            }
-            Some(invoice) => match self.judge(payment, invoice)? {
-                Ok(due) => return self.pay(event_id, payment, invoice, due),
-                Err(refusal) => refusal,
-            },
-        };
-        // It may have been applied before the invoice was withdrawn.
-        let first = self.first(event_id, payment, invoice.as_deref())?;
-        Ok(first.unwrap_or_else(|| refused(event_id, invoice.as_deref(), refusal)))
+/// The answer to an event whose id was applied before: its first outcome, or that the id is that of
+/// another payment.
+fn first(known: &Known<'_>, payment: &Payment, invoice: Option<&Invoice>) -> Ack {
+    let Known { invoice_id, amount_cents, currency, .. } = known;
+    let content = (payment.invoice_id.as_str(), payment.amount_cents, payment.currency.as_str());
+    if content != (invoice_id, *amount_cents, currency) {
+        let why = format!(
+            "event_id was used for another payment: {amount_cents} {currency} of {invoice_id:?}"
+        );
+        return refused(invoice, Refusal(Outcome::EventIdReused, why));
     }
-
-    fn find(&mut self, invoice_id: &str) -> Result<Option<Invoice>> {
-        let invoice = |row: &Row<'_>| {
-            Ok(Invoice {
-                sequence: row.get(0)?,
-                customer_id: row.get(1)?,
-                total_amount_cents: row.get(2)?,
-                paid_cents: row.get(3)?,
-                currency: row.get(4)?,
-                status: row.get(5)?,
-                is_paid: false,
-            })
-        };
-        Ok(self.find_invoice.query_row([invoice_id], invoice).optional()?)
-    }
-
-    /// What becomes of the payment, if it is new. If it is due, it is in the totals.
-    fn judge(
-        &mut self,
-        payment: &Payment,
-        invoice: &Invoice,
-    ) -> Result<std::result::Result<Due, Refusal>> {
-        if invoice.status == Status::Void as i32 {
-            return Ok(Err(Refusal(Outcome::InvoiceVoid, "the invoice is void".to_owned())));
-        }
-        if invoice.currency != payment.currency {
-            let why = format!("the invoice is in {}", invoice.currency);
-            return Ok(Err(Refusal(Outcome::CurrencyMismatch, why)));
-        }
-        let overflows =
-            || Refusal(Outcome::Rejected, "amount_cents: a sum would leave 64 bits".to_owned());
-        let Some(paid_cents) = invoice.paid_cents.checked_add(payment.amount_cents) else {
-            return Ok(Err(overflows()));
-        };
-        if !self.add(payment.amount_cents, invoice)? {
-            return Ok(Err(overflows()));
-        }
-        let status = Status::of(invoice.total_amount_cents, paid_cents);
-        let outcome = match status {
-            Status::PartiallyPaid => Outcome::Partial,
-            Status::Overpaid => Outcome::Overpaid,
-            _ => Outcome::Settled,
-        };
-        Ok(Ok(Due { paid_cents, status, outcome }))
-    }
-
-    /// Adds a payment to the totals; false, with nothing changed, where a sum would overflow.
-    fn add(&mut self, cents: i64, invoice: &Invoice) -> Result<bool> {
-        self.totals.add(self.conn, &invoice.customer_id, &invoice.currency, paid(cents))
-    }
-
-    /// Applies a payment that is due, unless its event is known.
-    fn pay(
-        &mut self,
-        event_id: &str,
-        payment: &Payment,
-        invoice: &mut Invoice,
-        due: Due,
-    ) -> Result<Ack> {
-        let ack = Ack {
-            event_id: event_id.to_owned(),
-            outcome: due.outcome as i32,
-            invoice_status: due.status as i32,
-            outstanding_cents: invoice.total_amount_cents - due.paid_cents,
-            duplicate: false,
-            message: String::new(),
-        };
-        // That the event is new turns out here, where it costs no look of its own.
-        if self.remember(payment, &ack)? {
-            (invoice.paid_cents, invoice.status) = (due.paid_cents, due.status as i32);
-            invoice.is_paid = true;
-            return Ok(ack);
-        }
-        if !self.add(-payment.amount_cents, invoice)? {
-            return Err(Error::Internal("a payment cannot be taken back".to_owned()));
-        }
-        let gone = || Error::Internal(format!("the event {event_id:?} is known and gone"));
-        self.first(event_id, payment, Some(invoice))?.ok_or_else(gone)
-    }
-
-    /// Writes what is paid of the invoices, in the order in which they lie.
-    fn save_invoices(&mut self) -> Result<()> {
-        let mut paid: Vec<_> = self.found.drain().map(|(_, i)| i).filter(|i| i.is_paid).collect();
-        paid.sort_unstable_by_key(|invoice| invoice.sequence);
-        for Invoice { paid_cents, status, sequence, .. } in paid {
-            self.pay_invoice.execute(params![paid_cents, status, sequence])?;
-        }
-        Ok(())
-    }
-
-    /// Whether the event is new; if it is, it is kept with its outcome.
-    fn remember(&mut self, payment: &Payment, ack: &Ack) -> Result<bool> {
-        let inserted = self.insert_event.execute(params![
-            ack.event_id,
-            payment.invoice_id,
-            payment.amount_cents,
-            payment.currency,
-            payment.received_at.seconds,
-            payment.received_at.nanos,
-            payment.reference,
-            ack.outcome,
-            ack.invoice_status,
-            ack.outstanding_cents,
-        ])?;
-        Ok(inserted == 1)
-    }
-
-    /// The answer to an event whose id was applied before: its first outcome, or that the id is that of
-    /// another payment. `None` where it was not.
-    fn first(
-        &mut self,
-        event_id: &str,
-        payment: &Payment,
-        invoice: Option<&Invoice>,
-    ) -> Result<Option<Ack>> {
-        let answer = |row: &Row<'_>| {
-            let (invoice_id, cents, currency): (String, i64, String) =
-                (row.get(0)?, row.get(1)?, row.get(2)?);
-            let content = (&payment.invoice_id, payment.amount_cents, &payment.currency);
-            if content != (&invoice_id, cents, &currency) {
-                let why = format!(
-                    "event_id was used for another payment: {cents} {currency} of {invoice_id:?}"
-                );
-                return Ok(refused(event_id, invoice, Refusal(Outcome::EventIdReused, why)));
-            }
-            Ok(Ack {
-                event_id: event_id.to_owned(),
-                outcome: row.get(3)?,
-                invoice_status: row.get(4)?,
-                outstanding_cents: row.get(5)?,
-                duplicate: true,
-                message: String::new(),
-            })
-        };
-        Ok(self.find_event.query_row([event_id], answer).optional()?)
+    Ack {
+        outcome: known.outcome,
+        invoice_status: known.invoice_status,
+        outstanding_cents: known.outstanding_cents,
+        duplicate: true,
+        message: String::new(),
     }
 }
 
 /// The acknowledgement of an event that changes nothing, with the invoice as it is.
-fn refused(event_id: &str, invoice: Option<&Invoice>, Refusal(outcome, message): Refusal) -> Ack {
+fn refused(invoice: Option<&Invoice>, Refusal(outcome, message): Refusal) -> Ack {
     Ack {
-        event_id: event_id.to_owned(),
         outcome: outcome as i32,
         invoice_status: invoice.map_or(0, |invoice| invoice.status),
         outstanding_cents: invoice
@@ -263,4 +197,93 @@ fn refused(event_id: &str, invoice: Option<&Invoice>, Refusal(outcome, message):
         duplicate: false,
         message,
     }
+}
+
+/// Runs a statement that has the keys as its parameter, and whose rows begin with the number of a key, from 1.
+/// Gives what `read` makes of the row of each.
+fn find<T>(
+    conn: &Connection,
+    statement: &str,
+    keys: &[&str],
+    mut read: impl FnMut(&Row<'_>) -> Result<T>,
+) -> Result<Vec<Option<T>>> {
+    let mut found: Vec<_> = keys.iter().map(|_| None).collect();
+    let keys: Vec<_> = keys.iter().map(|key| Value::Text((*key).to_owned())).collect();
+    let mut statement = conn.prepare_cached(statement)?;
+    let mut rows = statement.query([Rc::new(keys)])?;
+    while let Some(row) = rows.next()? {
+        let number: i64 = row.get(0)?;
+        found[number as usize - 1] = Some(read(row)?);
+    }
+    Ok(found)
+}
+
+fn find_events<'a>(conn: &Connection, event_ids: &[&str]) -> Result<Vec<Option<Known<'a>>>> {
+    find(conn, sql::FIND_EVENTS, event_ids, |row| {
+        Ok(Known {
+            invoice_id: Cow::Owned(row.get(1)?),
+            amount_cents: row.get(2)?,
+            currency: Cow::Owned(row.get(3)?),
+            outcome: row.get(4)?,
+            invoice_status: row.get(5)?,
+            outstanding_cents: row.get(6)?,
+            new: None,
+        })
+    })
+}
+
+fn find_invoices(
+    conn: &Connection,
+    totals: &mut Totals,
+    invoice_ids: &[&str],
+) -> Result<Vec<Option<Invoice>>> {
+    // Before the places of the totals are taken, which end with it.
+    totals.limit(conn)?;
+    find(conn, sql::FIND_INVOICES, invoice_ids, |row| {
+        let text = |column| Ok::<_, rusqlite::Error>(row.get_ref(column)?.as_str()?);
+        Ok(Invoice {
+            sequence: row.get(1)?,
+            total_amount_cents: row.get(2)?,
+            paid_cents: row.get(3)?,
+            status: row.get(4)?,
+            place: totals.place(conn, text(5)?, text(6)?)?,
+            is_paid: false,
+        })
+    })
+}
+
+/// Writes the new ones of `known`, in the order of their ids.
+fn save_events(conn: &Connection, ids: &[&str], known: &[Option<Known<'_>>]) -> Result<()> {
+    let mut insert = conn.prepare_cached(sql::INSERT_EVENT)?;
+    for (id, known) in ids.iter().zip(known) {
+        let Some(Known { new: Some(payment), outcome, invoice_status, outstanding_cents, .. }) =
+            known
+        else {
+            continue;
+        };
+        insert.execute(params![
+            id,
+            payment.invoice_id,
+            payment.amount_cents,
+            payment.currency,
+            payment.received_at.seconds,
+            payment.received_at.nanos,
+            payment.reference,
+            outcome,
+            invoice_status,
+            outstanding_cents,
+        ])?;
+    }
+    Ok(())
+}
+
+/// Writes what is paid of the invoices, in the order in which they lie.
+fn save_invoices(conn: &Connection, invoices: Vec<Option<Invoice>>) -> Result<()> {
+    let mut pay_invoice = conn.prepare_cached(sql::PAY_INVOICE)?;
+    let mut paid: Vec<_> = invoices.into_iter().flatten().filter(|i| i.is_paid).collect();
+    paid.sort_unstable_by_key(|invoice| invoice.sequence);
+    for Invoice { paid_cents, status, sequence, .. } in paid {
+        pay_invoice.execute(params![paid_cents, status, sequence])?;
+    }
+    Ok(())
 }

@@ -35,8 +35,8 @@ statements! {
     FILE_STATE = "file_state";
     FIND_BULK_COMMIT = "find_bulk_commit";
     FIND_CURRENCY_TOTAL = "find_currency_total";
-    FIND_EVENT = "find_event";
-    FIND_INVOICE = "find_invoice";
+    FIND_EVENTS = "find_events";
+    FIND_INVOICES = "find_invoices";
     INSERT_BULK_COMMIT = "insert_bulk_commit";
     INSERT_EVENT = "insert_event";
     INSERT_INVOICE = "insert_invoice";
@@ -83,6 +83,7 @@ mod tests {
     fn every_statement_prepares_and_uses_the_index_it_names() {
         let conn = rusqlite::Connection::open_in_memory().unwrap();
         crate::store::sqlite::push::add_push_invoice(&conn).unwrap();
+        rusqlite::vtab::array::load_module(&conn).unwrap();
         MIGRATIONS.iter().for_each(|script| conn.execute_batch(script).unwrap());
         for (name, text) in FILES {
             assert!(documented(text, "Purpose: ").is_some(), "{name}: no purpose");

@@ -5,7 +5,7 @@
 //! to take the statement back, and the totals of a currency would be written again for each row. (`load ADDR bulk`
 //! of benches/compare: 128,000 rows a second; with triggers, and what they save in a file, 40,000.)
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
 use rusqlite::{params, Connection, OptionalExtension};
 
@@ -40,7 +40,7 @@ impl Sums {
 /// jobs in a commit each would write the same few rows.
 #[derive(Clone, Default)]
 pub struct Totals {
-    currencies: BTreeMap<String, Currency>,
+    currencies: Vec<Currency>,
     /// The customers in them.
     customers: usize,
     /// The last sequence that was given, where one was.
@@ -49,10 +49,20 @@ pub struct Totals {
 
 #[derive(Clone)]
 struct Currency {
+    code: String,
     before: Sums,
     now: Sums,
+    /// The place of each customer in `added`.
+    customers: HashMap<String, usize>,
     /// What is added to the totals of each customer.
-    customers: HashMap<String, Sums>,
+    added: Vec<Sums>,
+}
+
+/// Where the totals of a customer and of a currency are, until they are saved.
+#[derive(Clone, Copy)]
+pub struct Place {
+    currency: usize,
+    customer: usize,
 }
 
 impl Totals {
@@ -65,26 +75,57 @@ impl Totals {
         currency: &str,
         more: Sums,
     ) -> Result<bool> {
-        if !self.currencies.contains_key(currency) {
-            let before = find(conn, currency)?;
-            let found = Currency { before, now: before, customers: HashMap::new() };
-            self.currencies.insert(currency.to_owned(), found);
+        self.limit(conn)?;
+        let place = self.place(conn, customer_id, currency)?;
+        Ok(self.add_to(place, more))
+    }
+
+    /// Saves what is added to the totals of customers, where those are many.
+    pub fn limit(&mut self, conn: &Connection) -> Result<()> {
+        if self.customers < MAX_CUSTOMERS {
+            return Ok(());
         }
-        // OK because it was put there, if it was not there.
-        let known = self.currencies.get_mut(currency).expect("a known currency");
-        let Some(now) = known.now.plus(more) else { return Ok(false) };
-        if let Some(added) = known.customers.get_mut(customer_id) {
-            let Some(sums) = added.plus(more) else { return Ok(false) };
-            (known.now, *added) = (now, sums);
-            return Ok(true);
-        }
-        known.now = now;
-        known.customers.insert(customer_id.to_owned(), more);
-        self.customers += 1;
-        if self.customers >= MAX_CUSTOMERS {
-            self.save_customers(conn)?;
-        }
-        Ok(true)
+        self.save_customers(conn)
+    }
+
+    pub fn place(&mut self, conn: &Connection, customer_id: &str, currency: &str) -> Result<Place> {
+        let at = match self.currencies.iter().position(|known| known.code == currency) {
+            Some(at) => at,
+            None => {
+                let before = find(conn, currency)?;
+                let (customers, added) = (HashMap::new(), Vec::new());
+                let code = currency.to_owned();
+                self.currencies.push(Currency { code, before, now: before, customers, added });
+                self.currencies.len() - 1
+            }
+        };
+        let known = &mut self.currencies[at];
+        let customer = match known.customers.get(customer_id) {
+            Some(customer) => *customer,
+            None => {
+                known.customers.insert(customer_id.to_owned(), known.added.len());
+                known.added.push(Sums::default());
+                self.customers += 1;
+                known.added.len() - 1
+            }
+        };
+        Ok(Place { currency: at, customer })
+    }
+
+    /// The code of the currency at `place`.
+    pub fn currency(&self, place: Place) -> &str {
+        &self.currencies[place.currency].code
+    }
+
+    /// As [`Totals::add`], to the totals at `place`.
+    pub fn add_to(&mut self, place: Place, more: Sums) -> bool {
+        let Currency { now, added, .. } = &mut self.currencies[place.currency];
+        let added = &mut added[place.customer];
+        let (Some(currency), Some(customer)) = (now.plus(more), added.plus(more)) else {
+            return false;
+        };
+        (*now, *added) = (currency, customer);
+        true
     }
 
     /// Gives the next `count` sequences; returns the one before them.
@@ -107,10 +148,10 @@ impl Totals {
     pub fn save(&mut self, conn: &Connection) -> Result<()> {
         self.save_customers(conn)?;
         let mut add = conn.prepare_cached(sql::ADD_CURRENCY_TOTAL)?;
-        for (currency, Currency { before, now, .. }) in &self.currencies {
+        for Currency { code, before, now, .. } in &self.currencies {
             if before != now {
                 add.execute(params![
-                    currency,
+                    code,
                     now.invoice_count - before.invoice_count,
                     now.total_cents - before.total_cents,
                     now.paid_cents - before.paid_cents
@@ -128,28 +169,24 @@ impl Totals {
     pub fn save_customers(&mut self, conn: &Connection) -> Result<()> {
         let mut add = conn.prepare_cached(sql::ADD_CUSTOMER_TOTAL)?;
         let mut pay = conn.prepare_cached(sql::PAY_CUSTOMER)?;
-        for (currency, known) in &mut self.currencies {
+        for known in &mut self.currencies {
+            let (code, added) = (&known.code, std::mem::take(&mut known.added));
             let mut customers: Vec<_> = known.customers.drain().collect();
             // The order in which they lie.
             customers.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
-            for (customer_id, sums) in customers {
+            for (customer_id, place) in customers {
+                let sums = added[place];
                 let Sums { invoice_count, total_cents, paid_cents } = sums;
-                // A payment that was taken back leaves nothing.
+                // Nothing that was looked for came to it.
                 if sums == Sums::default() {
                     continue;
                 }
                 // Payments alone find the row of their invoice's customer, at half the cost.
                 let is_payment = (invoice_count, total_cents) == (0, 0);
-                if is_payment && pay.execute(params![paid_cents, customer_id, currency])? == 1 {
+                if is_payment && pay.execute(params![paid_cents, customer_id, code])? == 1 {
                     continue;
                 }
-                add.execute(params![
-                    customer_id,
-                    currency,
-                    invoice_count,
-                    total_cents,
-                    paid_cents
-                ])?;
+                add.execute(params![customer_id, code, invoice_count, total_cents, paid_cents])?;
             }
         }
         self.customers = 0;

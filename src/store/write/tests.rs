@@ -202,7 +202,7 @@ fn a_writer_that_is_to_stop_says_so() {
     let created = held.upload(&["1"]);
     let writer = held.store.0.writer.clone();
     writer.queue.close();
-    let refused = writer.apply(Vec::new()).err();
+    let refused = writer.apply(Arc::default()).err();
     assert_eq!(refused, Some(Error::Unavailable("the server is shutting down".to_owned())));
     held.go();
     assert_eq!(block_on(created).unwrap().count, 1);
