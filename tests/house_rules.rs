@@ -90,6 +90,26 @@ fn assert_absent_in(words: &[&str], within: impl Fn(&Source) -> bool) {
     assert!(found.is_empty(), "{found:#?}");
 }
 
+/// The table of floors in `src/lib.rs` is the one that the imports are held to.
+#[test]
+fn the_map_shows_the_floors() {
+    let map = fs::read_to_string(Path::new(ROOT).join("src/lib.rs")).unwrap();
+    let rows = map.lines().filter_map(|line| {
+        let (floor, modules) = line.strip_prefix("//! | ")?.split_once(" | ")?;
+        Some((floor.parse::<u8>().ok()?, modules))
+    });
+    let mut shown: Vec<(String, u8)> = Vec::new();
+    for (floor, modules) in rows.filter(|(floor, _)| *floor < 7) {
+        let names = modules.split(" · ").filter_map(|module| module.split('`').nth(1));
+        shown.extend(names.map(|name| (name.to_owned(), floor)));
+    }
+    let mut floors: Vec<_> =
+        FLOORS.iter().map(|(name, floor)| (name.to_string(), *floor)).collect();
+    shown.sort();
+    floors.sort();
+    assert_eq!(shown, floors);
+}
+
 #[test]
 fn imports_go_downwards_only() {
     let floors: HashMap<_, _> = FLOORS.iter().copied().collect();
