@@ -61,7 +61,7 @@
 //! | 4 | `grpc`: binds the calls to grpcio: sinks, metadata, codecs |
 //! | 3 | `calls`: the rpcs without a transport; admission, validation, times, the one table of statuses |
 //! | 2 | `store`: the database as verbs, with SQLite below · [`bridge`]: channels between threads and futures · `workers`: threads |
-//! | 1 | [`config`] · [`model`] · [`error`] · [`metrics`] · `peer` · [`proto`] · `status` · [`stop`] |
+//! | 1 | [`config`] · [`model`] · [`error`] · `method` · [`metrics`] · `peer` · [`proto`] · `status` · [`stop`] |
 //!
 //! The rules, to which `tests/house_rules.rs` holds the code, and the table to the imports:
 //!
@@ -84,6 +84,7 @@
 
 pub mod config;
 pub mod error;
+mod method;
 pub mod metrics;
 pub mod model;
 mod peer;

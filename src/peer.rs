@@ -22,6 +22,11 @@ impl Peer {
         Peer { host, connection: address.into() }
     }
 
+    /// Who is known by an `identity` has one part, from whatever hosts it comes.
+    pub fn known(identity: &str, address: &str) -> Peer {
+        Peer { host: format!("identity:{identity}").into(), connection: address.into() }
+    }
+
     pub fn host(&self) -> &Arc<str> {
         &self.host
     }

@@ -12,6 +12,7 @@ const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 const FLOORS: &[(&str, u8)] = &[
     ("config", 1),
     ("error", 1),
+    ("method", 1),
     ("metrics", 1),
     ("model", 1),
     ("peer", 1),

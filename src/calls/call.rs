@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use crate::calls::Core;
 use crate::config::Config;
 use crate::error::{Error, Result};
+use crate::method::Method;
 use crate::peer::Peer;
 use crate::stop::{Reason, Stop};
 
@@ -31,26 +32,41 @@ impl Default for Stopping {
     }
 }
 
+/// Who makes a call.
+pub struct Caller {
+    /// That of its peer, as [`Peer::new`] takes it.
+    pub address: String,
+    /// Who it has proved to be.
+    pub identity: Option<Arc<str>>,
+    /// What it calls its request.
+    pub request_id: Option<String>,
+}
+
 /// One call.
 pub struct Call {
     pub core: Arc<Core>,
-    /// That of its peer, as [`Peer::new`] takes it.
-    name: String,
+    pub method: Method,
+    pub caller: Caller,
+    pub start: Instant,
     is_late: Arc<dyn Fn() -> bool + Send + Sync>,
 }
 
 impl Call {
-    /// A call of the peer `name`; `is_late` tells whether its client's deadline has passed.
+    /// `is_late` tells whether the deadline of its client has passed.
     pub fn new(
         core: &Arc<Core>,
-        name: String,
+        method: Method,
+        caller: Caller,
         is_late: impl Fn() -> bool + Send + Sync + 'static,
     ) -> Call {
-        Call { core: Arc::clone(core), name, is_late: Arc::new(is_late) }
+        let (core, start) = (Arc::clone(core), Instant::now());
+        Call { core, method, caller, start, is_late: Arc::new(is_late) }
     }
 
+    /// Whose part of the limits it has: that of the caller as it is known, and else of its host.
     pub fn peer(&self) -> Peer {
-        Peer::new(&self.name)
+        let Caller { address, identity, .. } = &self.caller;
+        identity.as_ref().map_or_else(|| Peer::new(address), |who| Peer::known(who, address))
     }
 
     /// Whether the client's deadline has passed.
@@ -84,22 +100,41 @@ impl Call {
         let (limit, name) = first_message_limit(&self.core.config);
         let why = format!("{name}: no message came in {} ms", limit.as_millis());
         if self.core.seldom.is_time() {
-            log::warn!("a call of {} was ended: {why}; {} so far", self.name, missing.get());
+            log::warn!(
+                "a call of {} was ended: {why}; {} so far",
+                self.caller.address,
+                missing.get()
+            );
         }
         Error::DeadlineExceeded(why)
     }
 
-    /// Counts a call that ended, and logs why it failed.
+    /// Counts and logs a call that ended.
     pub fn count<T>(&self, result: &Result<T>) {
         let metrics = &self.core.metrics;
-        let Err(error) = result else { return metrics.calls_ok.add(1) };
-        metrics.calls_failed.add(1);
+        match result {
+            Ok(_) => metrics.calls_ok.add(1),
+            Err(_) => metrics.calls_failed.add(1),
+        }
+        if log::log_enabled!(log::Level::Debug) {
+            self.log(result.as_ref().err());
+        }
+    }
+
+    fn log(&self, error: Option<&Error>) {
+        let Caller { address, identity, request_id } = &self.caller;
         // What is over is over for a reason of ours, if there is one.
-        let reason = (*error == Error::Cancelled)
-            .then(|| self.stop(&self.core.stopping.calls).reason())
-            .flatten();
-        let error = reason.map_or_else(|| error.clone(), Error::from);
-        log::debug!("a call of {} failed: {error}", self.name);
+        let error = error.map(|error| {
+            match error {
+                Error::Cancelled => self.stop(&self.core.stopping.calls).reason().map(Error::from),
+                _ => None,
+            }
+            .unwrap_or_else(|| error.clone())
+        });
+        let end = error.map_or_else(|| "OK".to_owned(), |error| error.to_string());
+        let (who, id) = (identity.as_deref().unwrap_or("-"), request_id.as_deref().unwrap_or("-"));
+        let took = self.start.elapsed();
+        log::debug!("{} of {address} ({who}, request {id}) took {took:.1?}: {end}", self.method);
     }
 }
 

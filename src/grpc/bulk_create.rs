@@ -21,6 +21,7 @@ use crate::grpc::call::{send, Call, Requests};
 use crate::grpc::codec::Request;
 use crate::grpc::echo::Echoes;
 use crate::grpc::Shared;
+use crate::method::Method;
 use crate::proto::report::{BulkResult, CreateInvoiceRequest};
 
 /// Request metadata by which a client says that its upload will end in a commit.
@@ -40,7 +41,8 @@ pub fn bulk_create<M: OfRows<Row = CreateInvoiceRequest>>(
     mut requests: Requests<M>,
     mut sink: Results,
 ) {
-    let call = Call::new(shared, &ctx);
+    let method = if M::IS_BATCH { Method::BulkCreateBatches } else { Method::BulkCreate };
+    let call = Call::new(shared, &ctx, method);
     let needs_commit = needs_commit(&ctx);
     ctx.spawn(async move {
         let result = match call.first(&mut requests).await {

@@ -18,13 +18,14 @@ use futures::{Sink, SinkExt, Stream, StreamExt};
 use grpcio::{DuplexSink, RequestStream, RpcContext, WriteFlags};
 
 use crate::calls;
-use crate::calls::call::Open;
+use crate::calls::call::{Caller, Open};
 use crate::calls::status::status;
 use crate::calls::sweep::Place;
 use crate::error::{Error, Result};
 use crate::grpc::codec::Request;
 use crate::grpc::status::encoded;
 use crate::grpc::Shared;
+use crate::method::Method;
 
 /// The messages of a call as they come.
 pub type Requests<M> = RequestStream<Request<M>>;
@@ -50,10 +51,11 @@ impl Deref for Call {
 }
 
 impl Call {
-    pub fn new(shared: &Arc<Shared>, ctx: &RpcContext<'_>) -> Call {
+    pub fn new(shared: &Arc<Shared>, ctx: &RpcContext<'_>, method: Method) -> Call {
         let deadline = ctx.deadline();
         let is_late = move || deadline.exceeded();
-        let call = calls::call::Call::new(&shared.core, ctx.peer(), is_late);
+        let caller = Caller { address: ctx.peer(), identity: None, request_id: None };
+        let call = calls::call::Call::new(&shared.core, method, caller, is_late);
         Call { shared: Arc::clone(shared), call, _open: Open::new(&shared.core) }
     }
 

@@ -16,6 +16,7 @@ use crate::grpc::call::{Call, Requests};
 use crate::grpc::codec::{Encoded, Request};
 use crate::grpc::poller::Poller;
 use crate::grpc::Shared;
+use crate::method::Method;
 use crate::proto::report::ExportRequest;
 use crate::store::encode::Chunk;
 
@@ -35,7 +36,11 @@ pub fn export(
     mut sink: Messages,
     shape: Shape,
 ) {
-    let call = Call::new(shared, &ctx);
+    let method = match shape {
+        Shape::Invoices => Method::ExportInvoices,
+        Shape::Batches => Method::ExportInvoiceBatches,
+    };
+    let call = Call::new(shared, &ctx, method);
     ctx.spawn(async move {
         let request = call.only(&mut call.core.sweep.place(), &mut requests, "the request").await;
         let result = match request.and_then(|request| start(&call, request, shape)) {

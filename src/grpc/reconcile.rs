@@ -14,6 +14,7 @@ use crate::error::{Error, Result};
 use crate::grpc::call::{send, Call, Requests};
 use crate::grpc::codec::Request;
 use crate::grpc::Shared;
+use crate::method::Method;
 use crate::proto::report::{ReconcileAck, ReconcileAckBatch, ReconcileEvent, ReconcileEventBatch};
 
 /// What answers a message of events.
@@ -46,7 +47,8 @@ pub fn reconcile<A: Answer>(
     mut events: Requests<A::Events>,
     mut acks: DuplexSink<A>,
 ) {
-    let call = Call::new(shared, &ctx);
+    let method = if A::Events::IS_BATCH { Method::ReconcileBatches } else { Method::Reconcile };
+    let call = Call::new(shared, &ctx, method);
     ctx.spawn(async move {
         let result = match call.first(&mut events).await {
             Ok(Some(first)) => Box::pin(halves(&call, first, &mut events, &mut acks)).await,

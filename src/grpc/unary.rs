@@ -13,6 +13,7 @@ use crate::grpc::call::{is_over, Call, Requests};
 use crate::grpc::codec::{Encoded, Request};
 use crate::grpc::status::encoded;
 use crate::grpc::Shared;
+use crate::method::Method;
 use crate::proto::report::{ListInvoicesRequest, Summary, SummaryRequest};
 
 pub fn get_summary(
@@ -21,7 +22,7 @@ pub fn get_summary(
     requests: Requests<SummaryRequest>,
     sink: ClientStreamingSink<Summary>,
 ) {
-    answer(shared, ctx, requests, sink, |config, request| {
+    answer(shared, ctx, Method::GetSummary, requests, sink, |config, request| {
         unary::summary(request.message("SummaryRequest", config.filter_bytes())?)
     });
 }
@@ -32,7 +33,7 @@ pub fn list_invoices(
     requests: Requests<ListInvoicesRequest>,
     sink: ClientStreamingSink<Encoded>,
 ) {
-    answer(shared, ctx, requests, sink, |config, request| {
+    answer(shared, ctx, Method::ListInvoices, requests, sink, |config, request| {
         let request = request.message("ListInvoicesRequest", config.filter_bytes())?;
         unary::page(config, &request)
     });
@@ -42,6 +43,7 @@ pub fn list_invoices(
 fn answer<M, A, T, R>(
     shared: &Arc<Shared>,
     ctx: RpcContext<'_>,
+    method: Method,
     mut requests: Requests<M>,
     sink: ClientStreamingSink<T>,
     query: impl Fn(&Config, Request<M>) -> Result<Query<R>> + Send + 'static,
@@ -51,7 +53,7 @@ fn answer<M, A, T, R>(
     T: From<A> + Send + 'static,
     R: Read<A>,
 {
-    let call = Call::new(shared, &ctx);
+    let call = Call::new(shared, &ctx, method);
     ctx.spawn(async move {
         let mut place = call.core.sweep.place();
         let request = call.only(&mut place, &mut requests, "the request").await;

@@ -5,6 +5,7 @@ use std::task::Poll;
 use super::{Local, LocalCall};
 use crate::calls::export::{go_on, Export};
 use crate::client::{Invoices, Result};
+use crate::method::Method;
 use crate::proto::report::ExportRequest;
 use crate::stop::Stop;
 
@@ -18,7 +19,7 @@ pub struct Batches {
 
 impl Local {
     pub fn export(&self, request: &ExportRequest) -> Result<Batches> {
-        let mut call = LocalCall::new(self, None);
+        let mut call = LocalCall::new(self, Method::ExportInvoiceBatches, None);
         let stop = call.call.core.stopping.calls.clone();
         let quick_chunk_bytes = self.core.config.quick_batch_bytes();
         let export = Export::start(&call.call, stop, request.clone(), quick_chunk_bytes);

@@ -22,12 +22,13 @@ pub use upload::Upload;
 
 use super::{cancelled, Code, Error, Result};
 use crate::bridge::wait_while;
-use crate::calls::call::{Call, Open};
+use crate::calls::call::{Call, Caller, Open};
 use crate::calls::status::status;
 use crate::calls::unary::{self, Answer, Query, Read};
 use crate::calls::Core;
 use crate::config::Config;
 use crate::error;
+use crate::method::Method;
 use crate::proto::report::{ListInvoicesRequest, ListInvoicesResponse, Summary, SummaryRequest};
 use crate::stop::{Reason, Stop};
 use opened::Opened;
@@ -66,7 +67,7 @@ impl Local {
         timeout: Option<Duration>,
         stop: &Stop,
     ) -> Result<Summary> {
-        self.unary(unary::summary(request.clone()), timeout, stop)
+        self.unary(Method::GetSummary, unary::summary(request.clone()), timeout, stop)
     }
 
     pub fn list(
@@ -75,18 +76,20 @@ impl Local {
         timeout: Option<Duration>,
         stop: &Stop,
     ) -> Result<ListInvoicesResponse> {
-        let page = self.unary(unary::page(&self.core.config, request), timeout, stop)?;
+        let page = unary::page(&self.core.config, request);
+        let page = self.unary(Method::ListInvoices, page, timeout, stop)?;
         let unreadable = |error| Error::new(Code::Internal, format!("a page is no page: {error}"));
         ListInvoicesResponse::parse_from_bytes(&page).map_err(unreadable)
     }
 
     fn unary<T: Answer>(
         &self,
+        method: Method,
         query: error::Result<Query<impl Read<T>>>,
         timeout: Option<Duration>,
         stop: &Stop,
     ) -> Result<T> {
-        let mut call = LocalCall::new(self, timeout);
+        let mut call = LocalCall::new(self, method, timeout);
         let callee = Arc::clone(&call.call);
         let mut answer = pin!(unary::answer(&callee, query, || false));
         let (answer, _) = call.step(stop, |context| answer.as_mut().poll(context))?;
@@ -106,10 +109,11 @@ struct LocalCall {
 }
 
 impl LocalCall {
-    fn new(local: &Local, timeout: Option<Duration>) -> LocalCall {
+    fn new(local: &Local, method: Method, timeout: Option<Duration>) -> LocalCall {
         let until = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         let is_late = move || until.is_some_and(|until| Instant::now() >= until);
-        let call = Call::new(&local.core, PEER.to_owned(), is_late);
+        let caller = Caller { address: PEER.to_owned(), identity: None, request_id: None };
+        let call = Call::new(&local.core, method, caller, is_late);
         LocalCall { call: Arc::new(call), is_over: false, _local: local.clone() }
     }
 

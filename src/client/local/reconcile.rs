@@ -6,6 +6,7 @@ use super::{Local, LocalCall};
 use crate::calls::call::Open;
 use crate::calls::reconcile::{start, Intake, Outlet};
 use crate::client::Result;
+use crate::method::Method;
 use crate::proto::report::{ReconcileAck, ReconcileEvent};
 use crate::stop::Reason;
 
@@ -21,7 +22,7 @@ pub struct Reconcile {
 
 impl Local {
     pub fn reconcile(&self) -> Result<Reconcile> {
-        let mut call = LocalCall::new(self, None);
+        let mut call = LocalCall::new(self, Method::ReconcileBatches, None);
         match start(&call.call) {
             Ok((intake, outlet)) => {
                 Ok(Reconcile { call, intake: Some(intake), outlet, stopping: None })

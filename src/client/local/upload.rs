@@ -8,6 +8,7 @@ use protobuf::Message;
 use super::{Local, LocalCall};
 use crate::calls::bulk_create;
 use crate::client::Result;
+use crate::method::Method;
 use crate::proto::report::{BulkResult, CreateInvoiceRequest};
 use crate::stop::Stop;
 
@@ -19,7 +20,7 @@ pub struct Upload {
 
 impl Local {
     pub fn upload(&self) -> Result<Upload> {
-        let mut call = LocalCall::new(self, None);
+        let mut call = LocalCall::new(self, Method::BulkCreateBatches, None);
         match bulk_create::Upload::start(&call.call) {
             Ok(upload) => Ok(Upload { call, upload }),
             Err(error) => call.end(Err(error)),
