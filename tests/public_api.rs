@@ -17,7 +17,7 @@ const MODULES: &[&str] = &[
     "lib.rs",
     "bridge/mod.rs",
     "client/mod.rs",
-    "config.rs",
+    "config/mod.rs",
     "error.rs",
     "metrics.rs",
     "model.rs",

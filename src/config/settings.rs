@@ -1,0 +1,218 @@
+//! The settings as one table.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Group, Range, Setting, Synchronous};
+
+/// Defines [`Config`], its defaults, its list of settings and their ranges from one table: groups, each a
+/// table of the file, with settings of unique names. A setting is `NAME: TYPE = DEFAULT` and what it takes:
+/// `in MIN..=MAX` for a number, `is "KIND"` for one value, `each "KIND"` for a list. With `in help often` it
+/// stands in `--help`, and not only in `--help-all`. The empty text or path is how none is given.
+macro_rules! settings {
+    (@yes $word:ident) => { true };
+    ($(#[doc = $title:literal] $group:ident { $(
+        $(#[doc = $doc:literal])+ $name:ident: $type:ty = $default:expr
+        $(, in $min:literal..=$max:literal)? $(, is $kind:literal)? $(, each $item:literal)?
+        $(, with $serde:literal)? $(, in help $often:ident)?;
+    )+ })+) => {
+        /// The configuration of a server. Each limit says what happens when it is reached.
+        #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+        #[serde(default, deny_unknown_fields)]
+        pub struct Config {
+            $($($(#[doc = $doc])+ $(#[serde(with = $serde)])? pub $name: $type,)+)+
+        }
+
+        impl Default for Config {
+            fn default() -> Config {
+                Config { $($($name: $default,)+)+ }
+            }
+        }
+
+        /// The groups of [`SETTINGS`], in their order.
+        #[doc(hidden)]
+        pub const GROUPS: &[Group] = &[$(Group { name: stringify!($group), title: $title }),+];
+
+        /// The settings of [`Config`], in its order: for the command line and the docs.
+        #[doc(hidden)]
+        pub const SETTINGS: &[Setting] = &[$($(Setting {
+            name: stringify!($name),
+            group: stringify!($group),
+            doc: concat!($($doc, "\n"),+),
+            range: $(Range::Numbers($min, $max))? $(Range::Text($kind))? $(Range::List($item))?,
+            is_often_needed: [$(settings!(@yes $often),)? false][0],
+        },)+)+];
+
+        /// Each setting that is a number, with its value and its range.
+        pub(super) fn numbers(config: &Config) -> Vec<(&'static str, u64, u64, u64)> {
+            vec![$($($((stringify!($name), config.$name as u64, $min, $max),)?)+)+]
+        }
+    };
+}
+
+settings! {
+    /// Files and addresses
+    server {
+        /// The database file; created when it does not exist.
+        db: PathBuf = PathBuf::from("billstream.db"), is "a path", in help often;
+        /// What to listen on: HOST:PORT, where port 0 takes a free one, or unix:PATH; several of them with
+        /// commas between, or as a list. The socket file of a server that is gone is replaced.
+        listen: Vec<String> = vec!["127.0.0.1:50051".to_owned()], each "HOST:PORT or unix:PATH", with "super::addresses", in help often;
+    }
+
+    /// Connections and messages
+    grpc {
+        /// Threads that move bytes for gRPC: by default half as many as there are cores, the rest being for the
+        /// database and for clients on the same machine. None of them waits for a lock or a queue; each has a
+        /// database connection for the small reads of `inline_rows`. All calls of a connection are served by one.
+        cq_threads: usize = half_the_cores(), in 1..=128;
+        /// What gRPC may hold for all peers together in bytes: their connections, calls, and messages on the way.
+        /// At the limit it closes idle connections and takes no new ones, and ends calls with RESOURCE_EXHAUSTED.
+        grpc_memory_bytes: usize = 256 << 20, in 16_777_216..=1_099_511_627_776;
+        /// The largest request message in bytes; a larger one is RESOURCE_EXHAUSTED.
+        max_message_bytes: usize = 4 << 20, in 4_096..=1_073_741_824, in help often;
+        /// The most rows in a message of BulkCreateBatches or ReconcileBatches; one with more is
+        /// RESOURCE_EXHAUSTED. (So many take some milliseconds of a thread of `cq_threads`, and the longest
+        /// acknowledgements of so many events fit in the 4 MiB that most clients take as a message.)
+        max_batch_rows: usize = 4_096, in 1..=65_536;
+        /// The largest request of GetSummary, ListInvoices or an export in bytes, with which a client names a
+        /// filter; a larger one is RESOURCE_EXHAUSTED.
+        max_request_bytes: usize = 64 << 10, in 4_096..=1_048_576;
+        /// Streams one connection may have open; a further one is RESOURCE_EXHAUSTED, with RetryInfo.
+        max_streams_per_connection: usize = 1024, in 1..=100_000;
+        /// Streams that one host may reset in a second, on the average of four, over all its connections; past it
+        /// they end with ENHANCE_YOUR_CALM, which its calls see as UNAVAILABLE, and it cannot connect for a second.
+        /// Only with the C core that `make serve` builds: another has no such limit.
+        max_resets_per_second: usize = 400, in 1..=1_000_000;
+    }
+
+    /// Calls of every kind
+    calls {
+        /// The most of any limit's places that one host may hold while no other holds any, in percent: of
+        /// exports, uploads, Reconcile streams, queued unary calls, and threads for long unary queries. Of
+        /// several as greedy as that each gets less, so that something stays free; past it RESOURCE_EXHAUSTED,
+        /// with RetryInfo. 100: no share, as behind a proxy that is the only host.
+        host_share_percent: usize = 80, in 1..=100;
+        /// The most of its host's part that one connection may hold while no other of the host holds any, in
+        /// percent; past it RESOURCE_EXHAUSTED, with RetryInfo. 100: no share, as behind a proxy with one
+        /// connection.
+        connection_share_percent: usize = 60, in 1..=100;
+        /// The longest that a call of any rpc may wait for its first message, in milliseconds; then it is
+        /// DEADLINE_EXCEEDED. Until then it holds no place of any limit.
+        first_message_timeout_ms: u64 = 60_000, in 1..=86_400_000;
+        /// The longest a client may take nothing, or of an export fewer than 16 messages, in milliseconds; then
+        /// its stream is DEADLINE_EXCEEDED.
+        stall_timeout_ms: u64 = 300_000, in 1..=86_400_000;
+        /// The longest a client may send nothing, in milliseconds; then its stream is DEADLINE_EXCEEDED.
+        idle_timeout_ms: u64 = 300_000, in 1..=86_400_000;
+        /// The longest life of any stream in milliseconds; then it is DEADLINE_EXCEEDED.
+        max_stream_age_ms: u64 = 86_400_000, in 1..=31_536_000_000;
+        /// The delay in milliseconds that RetryInfo asks for.
+        retry_delay_ms: u64 = 200, in 0..=3_600_000;
+    }
+
+    /// GetSummary and ListInvoices
+    queries {
+        /// Threads for GetSummary and ListInvoices, each with a database connection.
+        unary_workers: usize = 2, in 1..=128;
+        /// Unary calls that may wait for a thread; a further one is RESOURCE_EXHAUSTED, with RetryInfo.
+        max_queued_unary: usize = 1024, in 1..=100_000;
+        /// The largest page in invoices that is read on a thread of `cq_threads` while no other unary call is
+        /// under way, which takes less time than handing it to another thread, or while long queries or a full
+        /// queue would keep it waiting; as totals without dates always are. 0: only the totals.
+        inline_rows: usize = 100, in 0..=10_000;
+        /// The longest a unary query may take, in milliseconds, with its wait for a thread; then it is
+        /// DEADLINE_EXCEEDED.
+        unary_timeout_ms: u64 = 30_000, in 0..=86_400_000, in help often;
+        /// The most invoices on a page of ListInvoices; a larger page_size gives this many.
+        max_page_size: usize = 1000, in 1..=100_000;
+        /// Bytes of large pages (16 KiB or more) that may wait for their clients, all together; a further one is
+        /// RESOURCE_EXHAUSTED, with RetryInfo.
+        max_answer_bytes: usize = 64 << 20, in 65_536..=68_719_476_736;
+        /// Invoices that are read for a page of ListInvoices, whether they match or not, in steps of 1,024; then
+        /// the page ends early, with the token of the next. It ends so after half of `unary_timeout_ms` too.
+        page_scan_rows: usize = 50_000, in 1..=1_000_000_000;
+    }
+
+    /// Exports
+    exports {
+        /// Threads that scan for exports, each with a database connection. More exports than threads
+        /// take turns; an idle one helps the scan of an export whose client is quick.
+        export_workers: usize = 2, in 1..=128;
+        /// Exports that may be open; a further one is RESOURCE_EXHAUSTED, with RetryInfo.
+        max_exports: usize = 4096, in 1..=100_000, in help often;
+        /// The first chunk of an export in bytes of rows; each further one may be twice the one before.
+        export_first_chunk_bytes: usize = 1 << 10, in 1..=1_048_576;
+        /// The largest chunk of an export in bytes of rows, and so about the largest InvoiceBatch; that of a
+        /// quick client may be twice as large. It is two and a half HTTP/2 frames, so that none of them is small,
+        /// and below the 64 KiB at which gRPC writes by itself.
+        export_chunk_bytes: usize = 40 << 10, in 256..=1_048_576;
+        /// Chunks that may wait for the client; when they do, the scan waits, and then parks.
+        export_queue_chunks: usize = 1, in 1..=1_024;
+        /// The longest a scan waits for its client with its thread and connection, in milliseconds;
+        /// then it parks. It parks at once when another export waits for the thread.
+        park_after_ms: u64 = 20, in 0..=60_000;
+        /// The longest a scan keeps its thread while another export waits for one, in milliseconds.
+        export_turn_ms: u64 = 50, in 0..=60_000;
+    }
+
+    /// Uploads
+    uploads {
+        /// Uploads that may be open; a further one is RESOURCE_EXHAUSTED, with RetryInfo.
+        max_uploads: usize = 256, in 1..=100_000, in help often;
+        /// The most invoices in an upload; past it RESOURCE_EXHAUSTED, and nothing is created.
+        max_upload_rows: usize = 1_000_000, in 1..=1_000_000_000;
+        /// The most bytes of request messages in an upload; past it RESOURCE_EXHAUSTED.
+        max_upload_bytes: usize = 256 << 20, in 1..=1_099_511_627_776, in help often;
+        /// Bytes of an upload that are kept in memory; the rest waits in a temporary file.
+        upload_memory_bytes: usize = 256 << 10, in 0..=1_073_741_824;
+        /// Where the temporary files of uploads are; empty: the directory of the database.
+        spool_dir: PathBuf = PathBuf::new(), is "a directory, or nothing";
+    }
+
+    /// Reconcile streams
+    reconcile {
+        /// Reconcile streams that may be open; a further one is RESOURCE_EXHAUSTED, with RetryInfo.
+        max_reconciles: usize = 1024, in 1..=100_000;
+        /// Events of a stream that may wait to be applied; then the stream is not read.
+        reconcile_queue_events: usize = 2048, in 1..=65_536;
+        /// The most events of a stream in one batch.
+        reconcile_batch_events: usize = 2048, in 1..=65_536;
+    }
+
+    /// The database
+    sqlite {
+        /// When a commit returns: `full` (after an fsync; nothing acknowledged is lost when the power
+        /// fails) or `normal` (nothing acknowledged is lost when the process is killed).
+        synchronous: Synchronous = Synchronous::Full, is "full or normal", in help often;
+        /// The longest to wait for another process that has the database locked, in milliseconds; then
+        /// UNAVAILABLE.
+        busy_timeout_ms: u64 = 5_000, in 0..=86_400_000;
+        /// The most invoices or events in one commit of several uploads or batches of events; further ones go
+        /// into the next, and a larger upload is alone in its own. (Some 50 milliseconds of work: more gains
+        /// nothing, and an upload whose client leaves may make the others of its commit run again, once.)
+        group_commit_rows: usize = 4096, in 1..=1_000_000;
+        /// Page cache of each connection that reads in bytes.
+        cache_bytes: usize = 8 << 20, in 65_536..=68_719_476_736;
+        /// Page cache of the one connection that writes in bytes. A transaction that changes more is written to
+        /// the log in parts, some of them more than once.
+        writer_cache_bytes: usize = 32 << 20, in 65_536..=68_719_476_736;
+        /// The size of the write-ahead log in bytes from which a commit copies it into the database.
+        checkpoint_bytes: u64 = 32 << 20, in 65_536..=68_719_476_736;
+        /// The size of the write-ahead log in bytes at which scans are asked to begin again from their
+        /// cursor, so that it can be emptied.
+        wal_limit_bytes: u64 = 64 << 20, in 65_536..=68_719_476_736;
+    }
+
+    /// Stopping
+    shutdown {
+        /// The longest that open calls may go on after a stop was asked for, in milliseconds; then they
+        /// are cancelled.
+        drain_timeout_ms: u64 = 10_000, in 0..=3_600_000, in help often;
+    }
+}
+
+fn half_the_cores() -> usize {
+    std::thread::available_parallelism().map_or(1, |cores| cores.get().div_ceil(2))
+}
