@@ -166,6 +166,18 @@ billstream_replace([==[      t->settings[GRPC_ACKED_SETTINGS]
                t->settings[GRPC_LOCAL_SETTINGS]
                           [GRPC_CHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE]),
 ]==])
+# Who speaks something else (TLS to a port without it, HTTP/1) is told of, for src/server/core_log.rs: it was
+# closed in silence.
+billstream_replace([==[        if (*cur != GRPC_CHTTP2_CLIENT_CONNECT_STRING[t->deframe_state]) {
+]==] [==[        if (*cur != GRPC_CHTTP2_CLIENT_CONNECT_STRING[t->deframe_state]) {
+          const uint8_t first =
+              t->deframe_state == GRPC_DTS_CLIENT_PREFIX_0 ? *cur : 'P';
+          gpr_log(GPR_ERROR, "foreign peer %s: %s",
+                  std::string(t->peer_string.as_string_view()).c_str(),
+                  first == 0x16                    ? "TLS"
+                  : first >= 'A' && first <= 'Z' ? "HTTP/1"
+                                                   : "no HTTP/2");
+]==])
 billstream_replace([==[#include <initializer_list>
 ]==] [==[#include <algorithm>
 #include <initializer_list>
@@ -264,7 +276,7 @@ billstream_open(src/core/ext/transport/chttp2/server/chttp2_server.cc)
 billstream_replace([==[  if (strncmp(addr, "external:", 9) == 0) {
     return Chttp2ServerListener::CreateWithAcceptor(server, addr, args,
 ]==] [==[  if (args.GetBool("grpc.billstream.patches").value_or(false)) {
-    *port_num = 1;
+    *port_num = 2;
     return absl::OkStatus();
   }
   if (strncmp(addr, "external:", 9) == 0) {

@@ -251,7 +251,9 @@ fn every_setting_has_a_range_and_its_default_is_in_it() {
             (Range::Numbers(min, max), Some(default)) => {
                 assert!((min..=max).contains(&(default as u64)), "{}: {default}", setting.name);
             }
-            (Range::Text(kind) | Range::List(kind), None) => assert!(!kind.is_empty(), "{}", setting.name),
+            (Range::Text(kind) | Range::List(kind), None) => {
+                assert!(!kind.is_empty(), "{}", setting.name)
+            }
             (range, _) => panic!("{}: {range} is no range of its type", setting.name),
         }
     }

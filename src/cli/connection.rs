@@ -10,12 +10,13 @@ use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, Command, FromArgMatches};
 
 use billstream::client::Client;
+use billstream::config::LogFormat;
 use billstream::Config;
 
 use super::failure::{describe, Failure, Result};
 use super::interrupt;
+use super::logging::log_from;
 use super::progress::Progress;
-use super::stderr::log_from;
 
 /// The flags of every command that is a client.
 pub struct Connection(Flags);
@@ -131,7 +132,7 @@ fn refuse_absent(db: &Path) -> Result<()> {
 
 /// Opens a file as a server would, whose log is this command's too.
 fn open(db: &Path) -> Result<Client> {
-    log_from("warn");
+    log_from("warn", LogFormat::Text);
     let config = Config {
         db: db.to_owned(),
         // What keeps a server's clients from each other: here is one, and rows past memory wait on disk.

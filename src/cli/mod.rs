@@ -20,6 +20,7 @@ mod input;
 mod interrupt;
 mod invoices;
 mod list;
+mod logging;
 mod ndjson_rows;
 mod output;
 mod progress;

@@ -9,11 +9,12 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use billstream::server;
-use billstream::Server;
+use billstream::{Config, Server};
 
 use super::failure::{Failure, Result};
+use super::logging::log_from;
 use super::settings::Settings;
-use super::stderr::{log_from, say};
+use super::stderr::say;
 
 /// Serves a database until SIGTERM or SIGINT
 ///
@@ -70,7 +71,7 @@ pub fn serve(args: &Serve) -> Result<()> {
             "--listen: nobody could call a server without an address".into(),
         ));
     }
-    log_from("info");
+    log_from("info", config.log_format);
     // Before the server starts, so that no signal is lost or ends the process half way.
     let mut signals = Signals::new([SIGTERM, SIGINT]).map_err(|e| Failure::io("signals", e))?;
     let server = Server::start(config)?;
@@ -108,8 +109,8 @@ pub fn backup(args: &Backup) -> Result<()> {
 }
 
 pub fn restore(args: &Restore) -> Result<()> {
-    let db = args.settings.resolve()?.config.db;
-    log_from("warn");
+    let Config { db, log_format, .. } = args.settings.resolve()?.config;
+    log_from("warn", log_format);
     let restored = server::restore(&args.from, &db, !args.discard_old)?;
     say(format!("{}: {} invoices", db.display(), restored.invoice_count));
     if let Some(kept) = restored.kept {

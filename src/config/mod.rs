@@ -179,3 +179,14 @@ pub enum Synchronous {
     /// Once the system has it: nothing acknowledged is lost when the process is killed.
     Normal,
 }
+
+/// How a line of the program's log is written. (Hidden: a library has the log of its program.)
+#[doc(hidden)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For a person.
+    Text,
+    /// A JSON object a line.
+    Json,
+}

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Group, Range, Setting, Synchronous};
+use super::{Group, LogFormat, Range, Setting, Synchronous};
 
 /// Defines [`Config`], its defaults, its list of settings and their ranges from one table: groups, each a
 /// table of the file, with settings of unique names. A setting is `NAME: TYPE = DEFAULT` and what it takes:
@@ -203,6 +203,16 @@ settings! {
         /// The size of the write-ahead log in bytes at which scans are asked to begin again from their
         /// cursor, so that it can be emptied.
         wal_limit_bytes: u64 = 64 << 20, in 65_536..=68_719_476_736;
+    }
+
+    /// The log
+    log {
+        /// Lines of `text` or of `json`: an object a line, with the same fields. (Of the program: a library has
+        /// the log of its program.) RUST_LOG says from which level on, and of what.
+        log_format: LogFormat = LogFormat::Text, is "text or json";
+        /// A call that takes longer, without what it waits for its client, is told of at warn, with what it
+        /// waited for, in milliseconds. 0: none is.
+        slow_call_ms: u64 = 1_000, in 0..=86_400_000;
     }
 
     /// Stopping

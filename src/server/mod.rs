@@ -12,6 +12,7 @@ use crate::metrics::Metrics;
 
 mod builder;
 mod channel;
+mod core_log;
 mod listeners;
 mod patches;
 mod stop;
@@ -21,6 +22,7 @@ pub use crate::store::{backup, check, restore, CheckReport, Restored};
 pub use builder::Builder;
 #[doc(hidden)]
 pub use channel::channel;
+pub use core_log::{core_line, foreign_peers, take_core_log, ForeignPeers, CORE_LOG};
 pub use listeners::Address;
 pub use patches::core_is_patched;
 #[doc(hidden)]

@@ -12,6 +12,7 @@ mod common;
 
 mod accept;
 mod beside;
+mod foreign;
 mod messages;
 mod proxy;
 mod resets;

@@ -191,3 +191,25 @@ fn a_mistyped_variable_is_named_with_the_one_it_is_like() {
     }
     output.ok();
 }
+
+#[test]
+fn the_log_is_text_or_an_object_a_line() {
+    let log_of = |format: &str| {
+        let dir = tempfile::tempdir().unwrap();
+        let db = text_of(&dir.path().join("bills.db"));
+        let mut command = billstream(&["serve", "--db", &db, "--listen", "127.0.0.1:0"]);
+        command.args(["--log-format", format]).env("RUST_LOG", "info");
+        let mut process = Process::start(command);
+        process.lines().recv_timeout(DEADLINE).unwrap();
+        process.signal("TERM");
+        process.output().stderr
+    };
+    for line in log_of("json").lines() {
+        let line: serde_json::Value = serde_json::from_str(line).expect(line);
+        for field in ["time", "level", "target", "message"] {
+            assert!(line[field].is_string(), "{line}");
+        }
+    }
+    assert!(log_of("json").contains("stopped after"));
+    assert!(log_of("text").contains("INFO"), "{}", log_of("text"));
+}
