@@ -3,7 +3,7 @@
 //! One file a command; what they share is in [`failure`] (messages and exit codes), [`environment`],
 //! [`settings`], [`connection`], [`filter`], [`input`] and [`rows`] (reading: [`beginning`], [`csv_rows`]
 //! over [`csv_records`], [`ndjson_rows`]), [`output`], [`table`], [`invoices`], [`acks`] and [`totals`]
-//! (writing), [`interrupt`], [`progress`], [`stderr`] and [`values`].
+//! (writing), [`interrupt`], [`progress`], [`stderr`], [`nearest`] and [`values`].
 
 mod acks;
 mod beginning;
@@ -22,6 +22,7 @@ mod invoices;
 mod list;
 mod logging;
 mod ndjson_rows;
+mod nearest;
 mod output;
 mod progress;
 mod reconcile;

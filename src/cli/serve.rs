@@ -16,30 +16,36 @@ use super::logging::log_from;
 use super::settings::Settings;
 use super::stderr::say;
 
+const SERVE: &str = "\
+Prints `listening on HOST:PORT` on stdout once it serves, a line an address. The log goes to stderr; RUST_LOG sets its
+level (default: info). A signal stops it: open calls have --drain-timeout-ms to end, and the exit code is 0. A second
+signal ends it at once, with code 1; nothing acknowledged is lost by that either.";
+
 /// Serves a database until SIGTERM or SIGINT
-///
-/// Prints `listening on HOST:PORT` on stdout once it serves, a line an address. The log goes to stderr; RUST_LOG sets its
-/// level (default: info). A signal stops it: open calls have --drain-timeout-ms to end, and the exit
-/// code is 0. A second signal ends it at once, with code 1; nothing acknowledged is lost by that either.
 #[derive(Args)]
+#[command(after_help = SERVE)]
 pub struct Serve {
     #[command(flatten)]
     settings: Settings,
 }
 
 /// Prints the configuration in force, checks the database and prints what it found
-///
-/// The exit code is 1 when the database is not sound.
 #[derive(Args)]
+#[command(after_help = "The exit code is 1 when the database is not sound.")]
 pub struct Check {
+    /// Print the settings that are at their defaults too
+    #[arg(long)]
+    all: bool,
     #[command(flatten)]
     settings: Settings,
 }
 
+const BACKUP: &str = "\
+The file has its name when it is whole and on the disk: a backup that was interrupted leaves none.";
+
 /// Copies a database into a new file, also while it is being served
-///
-/// The file has its name when it is whole and on the disk: a backup that was interrupted leaves none.
 #[derive(Args)]
+#[command(after_help = BACKUP)]
 pub struct Backup {
     /// The file to create
     dest: PathBuf,
@@ -47,12 +53,14 @@ pub struct Backup {
     settings: Settings,
 }
 
+const RESTORE: &str = "\
+The backup is checked first. What was there is kept beside the database, as FILE.before-restore; its log is brought
+into it before. Interrupted at any moment, the old database or the new one is there, whole; or, where that log cannot
+be brought into it, an empty file that no server serves until this is run again.";
+
 /// Puts a backup in the place of the database, which no server may have
-///
-/// The backup is checked first. What was there is kept beside the database, as FILE.before-restore; its log
-/// is brought into it before. Interrupted at any moment, the old database or the new one is there, whole; or,
-/// where that log cannot be brought into it, an empty file that no server serves until this is run again.
 #[derive(Args)]
+#[command(after_help = RESTORE)]
 pub struct Restore {
     /// The backup, which stays as it is
     #[arg(long, value_name = "BACKUP")]
@@ -89,7 +97,7 @@ pub fn serve(args: &Serve) -> Result<()> {
 
 pub fn check(args: &Check) -> Result<()> {
     let in_force = args.settings.resolve()?;
-    print(&format!("{in_force}\n"))?;
+    print(&in_force.to_toml(args.all))?;
     if !server::core_is_patched() {
         print(&format!("note: {}\n", server::UNPATCHED))?;
     }

@@ -32,7 +32,7 @@ macro_rules! settings {
 
         /// The groups of [`SETTINGS`], in their order.
         #[doc(hidden)]
-        pub const GROUPS: &[Group] = &[$(Group { name: stringify!($group), title: $title }),+];
+        pub const GROUPS: &[Group] = &[$(Group { name: stringify!($group), title: $title.trim_ascii() }),+];
 
         /// The settings of [`Config`], in its order: for the command line and the docs.
         #[doc(hidden)]

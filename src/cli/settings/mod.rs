@@ -1,18 +1,21 @@
 //! The server's settings in layers: flags, then `BILLSTREAM_*` variables, then a file, then defaults.
 //!
-//! Everything here follows [`SETTINGS`]: a new field of [`Config`] is a flag, a variable and a key
-//! without a line of this file.
+//! Everything here follows [`SETTINGS`]: a new field of [`Config`] is a flag (in [`args`]), a variable and a key
+//! of the file (in [`file`]) without a line of these files.
+
+mod args;
+mod file;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::parser::ValueSource;
-use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
+use clap::{ArgMatches, Args, Command, FromArgMatches};
 use serde::Deserialize;
 use toml::{Table, Value};
 
-use billstream::config::{Config, SETTINGS};
+use billstream::config::{Config, GROUPS, SETTINGS};
 use billstream::error::Error;
 
 use super::failure::{Failure, Result};
@@ -56,31 +59,7 @@ fn defaults() -> Table {
 
 impl Args for Settings {
     fn augment_args(command: Command) -> Command {
-        let defaults = defaults();
-        let file = Arg::new("config")
-            .long("config")
-            .env("BILLSTREAM_CONFIG")
-            .hide_env_values(true)
-            .value_name("FILE")
-            .value_parser(clap::value_parser!(PathBuf))
-            .help("A TOML file with settings: the names of the flags, with _ for -");
-        let settings = SETTINGS.iter().map(|setting| {
-            let doc: Vec<_> = setting.doc.lines().map(str::trim).collect();
-            let default = &defaults[setting.name];
-            Arg::new(setting.name)
-                .long(flag(setting.name))
-                .env(variable(setting.name))
-                .hide_env_values(true)
-                .value_name(if default.is_integer() { "N" } else { "VALUE" })
-                .allow_negative_numbers(true)
-                .action(if setting.name == "listen" { ArgAction::Append } else { ArgAction::Set })
-                .help(format!(
-                    "{} [default: {default}; {}]",
-                    doc.join(" ").trim_end_matches('.'),
-                    setting.range
-                ))
-        });
-        command.next_help_heading("Settings").arg(file).args(settings)
+        args::add(command, &defaults())
     }
 
     fn augment_args_for_update(command: Command) -> Command {
@@ -125,7 +104,7 @@ impl Settings {
         let mut table = Table::new();
         let mut origins = BTreeMap::new();
         if let Some(path) = &self.file {
-            for (name, value) in read_file(path)? {
+            for (name, value) in file::read(path)? {
                 let place = format!("{}: {name} = {value}", path.display());
                 check(name, &value, &defaults[name], &place)?;
                 origins.insert(name, Origin::File(path.clone()));
@@ -145,21 +124,6 @@ impl Settings {
         in_force.config.validate().map_err(|error| in_force.explain(error))?;
         Ok(in_force)
     }
-}
-
-/// The known settings of a file.
-fn read_file(path: &Path) -> Result<Vec<(&'static str, Value)>> {
-    let usage =
-        |message: &str| Failure::Usage(format!("{}: {}", path.display(), message.trim_end()));
-    let text = std::fs::read_to_string(path).map_err(|error| usage(&error.to_string()))?;
-    let table: Table = text.parse().map_err(|error: toml::de::Error| usage(&error.to_string()))?;
-    let known =
-        |(name, value): (String, Value)| match SETTINGS.iter().find(|setting| setting.name == name)
-        {
-            Some(setting) => Ok((setting.name, value)),
-            None => Err(usage(&format!("unknown setting {name:?}; `billstream check` prints all"))),
-        };
-    table.into_iter().map(known).collect()
 }
 
 /// Text of the command line or the environment, as a value of the type that `default` has.
@@ -208,21 +172,25 @@ impl InForce {
     }
 }
 
-/// TOML that `--config` reads, with where each value comes from.
-impl fmt::Display for InForce {
-    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        let table = Table::try_from(&self.config).map_err(|_| fmt::Error)?;
-        for setting in SETTINGS {
-            let value = &table[setting.name];
-            let origin = self.origins.get(setting.name).map(Origin::to_string);
-            writeln!(
-                f,
-                "{} = {value}  # {}",
-                setting.name,
-                origin.as_deref().unwrap_or("default")
-            )?;
+impl InForce {
+    /// What was given, or with `all` every setting, as TOML that `--config` reads, with where each value comes
+    /// from.
+    pub fn to_toml(&self, all: bool) -> String {
+        let table = Table::try_from(&self.config).expect("a Config is a table of plain values");
+        let mut toml = String::new();
+        for group in GROUPS {
+            let settings = SETTINGS.iter().filter(|setting| setting.group == group.name);
+            let lines = settings.filter_map(|setting| {
+                let origin = self.origins.get(setting.name).map(Origin::to_string);
+                let origin = origin.or(all.then(|| "default".to_owned()))?;
+                Some(format!("{} = {}  # {origin}\n", setting.name, table[setting.name]))
+            });
+            let lines: String = lines.collect();
+            if !lines.is_empty() {
+                toml += &format!("[{}]\n{lines}\n", group.name);
+            }
         }
-        Ok(())
+        toml
     }
 }
 
@@ -268,10 +236,14 @@ mod tests {
     #[test]
     fn what_is_printed_can_be_read_again() {
         let in_force = settings(&[("db", "a \"b\".db"), ("max_exports", "3")], None).unwrap();
-        let printed = in_force.to_string();
-        assert!(printed.contains("db = 'a \"b\".db'  # --db\n"), "{printed}");
-        assert!(printed.contains("max_uploads = 256  # default\n"), "{printed}");
-        assert_eq!(settings(&[], Some(&printed)).unwrap().config, in_force.config);
+        let all = in_force.to_toml(true);
+        assert!(all.contains("[server]\ndb = 'a \"b\".db'  # --db\n"), "{all}");
+        assert!(all.contains("max_uploads = 256  # default\n"), "{all}");
+        let given = in_force.to_toml(false);
+        assert_eq!(given.lines().filter(|line| line.contains(" = ")).count(), 2, "{given}");
+        for printed in [all, given] {
+            assert_eq!(settings(&[], Some(&printed)).unwrap().config, in_force.config);
+        }
     }
 
     #[test]
