@@ -85,6 +85,28 @@ settings! {
         /// they end with ENHANCE_YOUR_CALM, which its calls see as UNAVAILABLE, and it cannot connect for a second.
         /// Only with the C core that `make serve` builds: another has no such limit.
         max_resets_per_second: usize = 400, in 1..=1_000_000;
+        /// The most metadata of a call in bytes, with 32 for each entry; a call with more is RESOURCE_EXHAUSTED.
+        max_metadata_bytes: usize = 8 << 10, in 2_048..=1_048_576;
+        /// How long a connection may be silent before it is pinged, in milliseconds: it finds clients that went
+        /// away without a word.
+        keepalive_time_ms: u64 = 60_000, in 1_000..=86_400_000;
+        /// How long the answer to that ping may take, in milliseconds; then the connection is closed, and its
+        /// calls end as if the client had cancelled them.
+        keepalive_timeout_ms: u64 = 20_000, in 1_000..=86_400_000;
+        /// The shortest time between two pings of a client on a connection that carries nothing else, in
+        /// milliseconds. The third that comes sooner closes the connection with ENHANCE_YOUR_CALM
+        /// (`too_many_pings`), and its calls are UNAVAILABLE.
+        min_ping_interval_ms: u64 = 10_000, in 0..=86_400_000;
+        /// The age at which a connection takes no more calls, in milliseconds, give or take a tenth: its client
+        /// connects anew for the next, which is how a load balancer gets to share them out again. Calls that
+        /// the client sends at that moment may be UNAVAILABLE. 0: none.
+        max_connection_age_ms: u64 = 0, in 0..=2_000_000_000;
+        /// How long the calls of a connection of `max_connection_age_ms` may still take, in milliseconds; then
+        /// it is closed, and they are UNAVAILABLE. 0: as long as they do.
+        max_connection_age_grace_ms: u64 = 0, in 0..=2_000_000_000;
+        /// The longest that a connection may be without a call, in milliseconds; then it is closed. A call that
+        /// the client sends at that moment may be UNAVAILABLE. 0: for ever.
+        max_connection_idle_ms: u64 = 0, in 0..=2_000_000_000;
     }
 
     /// Calls of every kind

@@ -1,15 +1,10 @@
 //! The settings of the connections, and what all peers together may take of gRPC.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use grpcio::{ChannelBuilder, Environment, ResourceQuota};
 
 use crate::config::Config;
-
-/// Metadata of a call in bytes; more ends the call with RESOURCE_EXHAUSTED. As gRPC has it, but for every
-/// version of it.
-const METADATA_BYTES: i32 = 8 << 10;
 
 /// The settings of the connections. (Public for a program that measures what gRPC itself can do.)
 pub fn channel(env: &Arc<Environment>, config: &Config) -> ChannelBuilder {
@@ -23,12 +18,9 @@ pub fn channel(env: &Arc<Environment>, config: &Config) -> ChannelBuilder {
         // the limit is for unary calls and for the answers.
         .max_concurrent_stream(int(config.max_streams_per_connection).saturating_add(1024))
         .set_resource_quota(quota)
-        // Finds peers that went away without a word.
-        .keepalive_time(Duration::from_secs(60))
-        .keepalive_timeout(Duration::from_secs(20))
-        .keepalive_permit_without_calls(true)
-        // Clients that look after themselves in the same way are not to be sent away.
-        .http2_min_recv_ping_interval_without_data(Duration::from_secs(10));
+        .keepalive_permit_without_calls(true);
+    let ms = |value: u64| int(usize::try_from(value).unwrap_or(usize::MAX));
+    let ms_or_never = |value: u64| if value == 0 { i32::MAX } else { ms(value) };
     let ints = [
         // Worth 10 to 15 % a message; nothing is compressed unless it is asked for.
         (c"grpc.per_message_compression", 0),
@@ -37,8 +29,15 @@ pub fn channel(env: &Arc<Environment>, config: &Config) -> ChannelBuilder {
         // A set of one: messages as they are. A compressed one is UNIMPLEMENTED, and is not inflated: half a
         // MiB of gzip may be half a GiB.
         (c"grpc.compression_enabled_algorithms_bitset", 1),
-        (c"grpc.max_metadata_size", METADATA_BYTES),
-        (c"grpc.absolute_max_metadata_size", 2 * METADATA_BYTES),
+        (c"grpc.keepalive_time_ms", ms(config.keepalive_time_ms)),
+        (c"grpc.keepalive_timeout_ms", ms(config.keepalive_timeout_ms)),
+        (c"grpc.http2.min_ping_interval_without_data_ms", ms(config.min_ping_interval_ms)),
+        (c"grpc.max_connection_age_ms", ms_or_never(config.max_connection_age_ms)),
+        (c"grpc.max_connection_age_grace_ms", ms_or_never(config.max_connection_age_grace_ms)),
+        (c"grpc.max_connection_idle_ms", ms_or_never(config.max_connection_idle_ms)),
+        // A newer gRPC refuses some calls past the first of them, and all past the second.
+        (c"grpc.max_metadata_size", int(config.max_metadata_bytes)),
+        (c"grpc.absolute_max_metadata_size", int(config.max_metadata_bytes)),
         // Of `build/grpc-patches.cmake`; another core does not know them.
         (c"grpc.billstream.max_message_bytes", int(config.max_message_bytes)),
         (c"grpc.billstream.resets_per_second", int(config.max_resets_per_second)),

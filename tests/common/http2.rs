@@ -195,7 +195,7 @@ impl Http2 {
     }
 
     /// The first frame that `wanted` takes; the others are dropped. An end of the connection is an error.
-    pub fn receive_until(&mut self, wanted: impl Fn(&Frame) -> bool) -> io::Result<Frame> {
+    pub fn receive_until(&mut self, mut wanted: impl FnMut(&Frame) -> bool) -> io::Result<Frame> {
         loop {
             let frame = self.receive()?;
             if wanted(&frame) {
