@@ -16,6 +16,18 @@ pub enum Method {
 }
 
 impl Method {
+    /// All of them; the place of each is its number.
+    pub const ALL: [Method; 8] = [
+        Method::GetSummary,
+        Method::ListInvoices,
+        Method::ExportInvoices,
+        Method::ExportInvoiceBatches,
+        Method::BulkCreate,
+        Method::BulkCreateBatches,
+        Method::Reconcile,
+        Method::ReconcileBatches,
+    ];
+
     /// Its name, without that of the service.
     pub fn name(self) -> &'static str {
         match self {
@@ -34,5 +46,17 @@ impl Method {
 impl fmt::Display for Method {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_are_in_the_order_of_their_numbers() {
+        for (number, method) in Method::ALL.into_iter().enumerate() {
+            assert_eq!(method as usize, number, "{method}");
+        }
     }
 }

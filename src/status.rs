@@ -66,6 +66,9 @@ impl Code {
         (Code::Unauthenticated, "UNAUTHENTICATED"),
     ];
 
+    /// How many there are.
+    pub(crate) const COUNT: usize = Code::ALL.len();
+
     /// The code with this number; [`Code::Unknown`] where there is none.
     pub fn from_number(number: i32) -> Code {
         let known = usize::try_from(number).ok().and_then(|number| Code::ALL.get(number));

@@ -126,6 +126,11 @@ impl<T> Sender<T> {
         self.tx.is_full()
     }
 
+    /// Values that wait to be taken.
+    pub fn queued(&self) -> usize {
+        self.tx.len()
+    }
+
     /// Whether the receiver is gone.
     pub fn is_closed(&self) -> bool {
         self.end.0.closed.load(Ordering::Acquire)
@@ -191,6 +196,11 @@ impl<T> Receiver<T> {
     /// Whether no value is at hand.
     pub fn is_empty(&self) -> bool {
         self.rx.is_empty()
+    }
+
+    /// Values that wait to be taken.
+    pub fn queued(&self) -> usize {
+        self.rx.len()
     }
 
     fn poll_recv(&self) -> Poll<Option<T>> {

@@ -5,6 +5,7 @@
 use std::future::Future;
 use std::path::PathBuf;
 use std::pin::pin;
+use std::sync::atomic::Ordering;
 use std::sync::Arc;
 
 use futures::channel::oneshot;
@@ -12,6 +13,7 @@ use futures::future::{select, Either};
 
 use crate::calls::call::Call;
 use crate::calls::limits::Permit;
+use crate::calls::live::{Live, Shown};
 use crate::calls::rows::{each_row, parse};
 use crate::calls::unary::total_message;
 use crate::calls::wire::OfRows;
@@ -36,16 +38,19 @@ pub struct Upload {
     bytes: usize,
     /// The batch_id of the commit, when it came.
     commit: Option<String>,
+    live: Arc<Live>,
+    _shown: Shown,
     _permit: Permit,
 }
 
 impl Upload {
-    /// Admits the call.
-    pub fn start(call: &Call) -> Result<Upload> {
+    /// Admits the call, which shows itself as `live`.
+    pub fn start(call: &Call, live: &Arc<Live>) -> Result<Upload> {
         let (core, peer) = (Arc::clone(&call.core), call.peer());
         let _permit = core.limits.admit(&core.limits.uploads, &peer)?;
-        let staged = Staged::default();
-        Ok(Upload { core, peer, staged, requests: 0, bytes: 0, commit: None, _permit })
+        let (live, _shown, staged) = (Arc::clone(live), core.streams.show(live), Staged::default());
+        let (requests, bytes, commit) = (0, 0, None);
+        Ok(Upload { core, peer, staged, requests, bytes, commit, live, _shown, _permit })
     }
 
     /// The name of the next request.
@@ -56,6 +61,8 @@ impl Upload {
     /// Counts the bytes of the next message, which may be too many.
     pub fn count(&mut self, bytes: usize) -> Result<()> {
         self.bytes += bytes;
+        self.live.count(1, bytes);
+        self.live.fill(self.bytes);
         let max = self.core.config.max_upload_bytes;
         (self.bytes <= max).then_some(()).ok_or_else(|| exhausted("max_upload_bytes", max))
     }
@@ -88,6 +95,7 @@ impl Upload {
             return Err(exhausted("max_upload_rows", max_rows));
         }
         self.staged.push(&validate::invoice(request, index)?);
+        self.live.rows.store(self.staged.rows() as u64, Ordering::Relaxed);
         Ok(())
     }
 
@@ -141,6 +149,7 @@ impl Upload {
     pub async fn create(self, cancelled: impl Future<Output = ()>) -> Result<BulkResult> {
         let batch_id = self.commit.unwrap_or_default();
         let reply = self.core.store.create(batch_id.clone(), self.staged)?;
+        self.live.writer.begin();
         match select(pin!(cancelled), reply).await {
             // Dropping the reply takes the job back.
             Either::Left(_) => Err(Error::Cancelled),

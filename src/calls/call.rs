@@ -4,11 +4,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::calls::status::code;
 use crate::calls::Core;
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::method::Method;
+use crate::metrics::Limit;
 use crate::peer::Peer;
+use crate::status::Code;
 use crate::stop::{Reason, Stop};
 
 /// How long a stop of the server bears with a query, and with a client that neither sends nor takes.
@@ -112,28 +115,52 @@ impl Call {
     /// Counts and logs a call that ended.
     pub fn count<T>(&self, result: &Result<T>) {
         let metrics = &self.core.metrics;
-        match result {
-            Ok(_) => metrics.calls_ok.add(1),
-            Err(_) => metrics.calls_failed.add(1),
-        }
+        let code = match result {
+            Ok(_) => {
+                metrics.calls_ok.add(1);
+                Code::Ok
+            }
+            Err(error) => {
+                metrics.calls_failed.add(1);
+                if let Some(limit) = Limit::of(error) {
+                    metrics.limit_reached.of(limit).add(1);
+                }
+                self.why(error).map_or_else(|| code(error), |why| code(&why))
+            }
+        };
+        let took = self.start.elapsed();
+        let durations = &metrics.rpc_server_call_duration_seconds;
+        durations.of((self.method, code)).record(took.as_nanos() as u64);
         if log::log_enabled!(log::Level::Debug) {
-            self.log(result.as_ref().err());
+            self.log(result.as_ref().err(), took);
         }
     }
 
-    fn log(&self, error: Option<&Error>) {
+    /// What is over is over for a reason of ours, if there is one.
+    fn why(&self, error: &Error) -> Option<Error> {
+        let stop = matches!(error, Error::Cancelled).then(|| self.stop(&self.core.stopping.calls));
+        stop?.reason().map(Error::from)
+    }
+
+    /// Counts messages that came over gRPC.
+    pub fn received(&self, bytes: usize) {
+        let metrics = &self.core.metrics;
+        metrics.received_messages.of(self.method).add(1);
+        metrics.received_bytes.of(self.method).add(bytes as u64);
+    }
+
+    /// Counts messages that were handed to gRPC.
+    pub fn sent(&self, messages: usize, bytes: usize) {
+        let metrics = &self.core.metrics;
+        metrics.sent_messages.of(self.method).add(messages as u64);
+        metrics.sent_bytes.of(self.method).add(bytes as u64);
+    }
+
+    fn log(&self, error: Option<&Error>, took: Duration) {
         let Caller { address, identity, request_id } = &self.caller;
-        // What is over is over for a reason of ours, if there is one.
-        let error = error.map(|error| {
-            match error {
-                Error::Cancelled => self.stop(&self.core.stopping.calls).reason().map(Error::from),
-                _ => None,
-            }
-            .unwrap_or_else(|| error.clone())
-        });
+        let error = error.map(|error| self.why(error).unwrap_or_else(|| error.clone()));
         let end = error.map_or_else(|| "OK".to_owned(), |error| error.to_string());
         let (who, id) = (identity.as_deref().unwrap_or("-"), request_id.as_deref().unwrap_or("-"));
-        let took = self.start.elapsed();
         log::debug!("{} of {address} ({who}, request {id}) took {took:.1?}: {end}", self.method);
     }
 }

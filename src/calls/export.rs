@@ -17,6 +17,7 @@ use futures::Stream;
 use crate::bridge::{self, Receiver, SendTimeoutError, Sender, TrySendError};
 use crate::calls::call::Call;
 use crate::calls::limits::Permit;
+use crate::calls::live::{Live, Shown};
 use crate::calls::{validate, Core};
 use crate::error::{Error, Result};
 use crate::peer::Peer;
@@ -30,14 +31,15 @@ use crate::workers::Ticket;
 pub struct Export {
     chunks: Receiver<Chunk>,
     verdict: Verdict,
-    _scan: ScanEnd,
+    scan: ScanEnd,
 }
 
 impl Export {
-    /// Admits the call and schedules its scan, whose chunks have up to `quick_chunk_bytes` for a client that is
+    /// Admits the call, which shows itself as `live`, and schedules its scan, whose chunks have up to `quick_chunk_bytes` for a client that is
     /// quick, and which ends for `stop` too.
     pub fn start(
         call: &Call,
+        live: &Arc<Live>,
         stop: Stop,
         request: ExportRequest,
         quick_chunk_bytes: usize,
@@ -60,16 +62,25 @@ impl Export {
             stop,
             core: Arc::clone(core),
             peer,
+            live: Arc::clone(live),
+            _shown: core.streams.show(live),
             _permit: permit,
         });
-        let _scan = ScanEnd(Arc::clone(&task));
+        let scan = ScanEnd(Arc::clone(&task));
         task.schedule();
-        Ok(Export { chunks, verdict, _scan })
+        Ok(Export { chunks, verdict, scan })
     }
 
     /// The next chunk; `None` after the last one, and then [`Export::end`] tells whether it was the last.
     pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Chunk>> {
-        Pin::new(&mut self.chunks).poll_next(cx)
+        let chunk = Pin::new(&mut self.chunks).poll_next(cx);
+        if let Poll::Ready(Some(chunk)) = &chunk {
+            let ScanTask { live, core, .. } = &*self.scan.0;
+            live.fill(self.chunks.queued());
+            live.rows.fetch_add(chunk.len() as u64, Ordering::Relaxed);
+            core.metrics.rows_exported.add(chunk.len() as u64);
+        }
+        chunk
     }
 
     /// How the scan ended; to be asked once, after its last chunk.
@@ -105,6 +116,8 @@ struct ScanTask {
     stop: Stop,
     core: Arc<Core>,
     peer: Peer,
+    live: Arc<Live>,
+    _shown: Shown,
     /// As long as the call or a turn of its scan goes on.
     _permit: Permit,
 }
@@ -132,6 +145,7 @@ impl Drop for ScanEnd {
 impl ArcWake for ScanTask {
     fn wake_by_ref(task: &Arc<ScanTask>) {
         if task.is_parked.swap(false, Ordering::AcqRel) {
+            task.live.parked.end();
             Arc::clone(task).schedule();
         }
     }
@@ -190,7 +204,9 @@ impl ScanTask {
     }
 
     fn offer(&self, sender: &Sender<Chunk>, chunk: Chunk, turn_start: Instant) -> Offer {
-        match sender.try_send(chunk) {
+        let sent = sender.try_send(chunk);
+        self.live.fill(sender.queued());
+        match sent {
             Ok(()) if self.is_turn_over(sender, turn_start) => Offer::TakenLast,
             Ok(()) => Offer::Taken,
             Err(TrySendError::Full(chunk)) if !self.core.exports.has_waiting() => {
@@ -220,6 +236,8 @@ impl ScanTask {
         let _ = sender.poll_ready(&mut Context::from_waker(&waker));
         let mut turn = self.turn.lock().unwrap_or_else(|e| e.into_inner());
         let (_, sender) = turn.insert((scan, sender));
+        // Before `is_parked`: what wakes it ends this.
+        self.live.parked.begin();
         self.is_parked.store(true, Ordering::SeqCst);
         let (is_closed, is_full) = (sender.is_closed(), sender.is_full());
         drop(turn);

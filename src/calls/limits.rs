@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use crate::config::Config;
 use crate::error::{Error, Result};
-use crate::metrics::{Counter, Metrics};
 use crate::peer::{Full, Peer, Share};
 use crate::stop::Reason;
 use crate::workers::Refused;
@@ -18,7 +17,6 @@ pub struct Limit {
     max: usize,
     share: Share,
     open: Mutex<Open>,
-    refused: fn(&Metrics) -> &Counter,
 }
 
 /// The streams that are open.
@@ -99,35 +97,27 @@ pub struct Limits {
     max_queued_unary: usize,
     share: Share,
     retry_delay: Duration,
-    metrics: Arc<Metrics>,
 }
 
 impl Limits {
-    pub fn new(config: &Config, metrics: &Arc<Metrics>) -> Limits {
+    pub fn new(config: &Config) -> Limits {
         let share = config.share();
-        let limit = |name, max, refused| {
-            Arc::new(Limit { name, max, share, open: Mutex::default(), refused })
-        };
+        let limit = |name, max| Arc::new(Limit { name, max, share, open: Mutex::default() });
         Limits {
-            exports: limit("max_exports", config.max_exports, |m| &m.exports_refused),
-            uploads: limit("max_uploads", config.max_uploads, |m| &m.uploads_refused),
-            reconciles: limit("max_reconciles", config.max_reconciles, |m| &m.reconciles_refused),
-            answers: limit("max_answer_bytes", config.max_answer_bytes, |m| &m.unary_refused),
+            exports: limit("max_exports", config.max_exports),
+            uploads: limit("max_uploads", config.max_uploads),
+            reconciles: limit("max_reconciles", config.max_reconciles),
+            answers: limit("max_answer_bytes", config.max_answer_bytes),
             connections: Arc::default(),
             max_streams_per_connection: config.max_streams_per_connection,
             max_queued_unary: config.max_queued_unary,
             share,
             retry_delay: Duration::from_millis(config.retry_delay_ms),
-            metrics: Arc::clone(metrics),
         }
     }
 
     /// Admits a stream of `peer`, or refuses it at once.
     pub fn admit(&self, limit: &Arc<Limit>, peer: &Peer) -> Result<Permit> {
-        self.take(limit, peer).inspect_err(|_| (limit.refused)(&self.metrics).add(1))
-    }
-
-    fn take(&self, limit: &Arc<Limit>, peer: &Peer) -> Result<Permit> {
         let most = self.max_streams_per_connection;
         let mut connections = lock(&self.connections);
         if connections.get(peer.connection()) >= most {
@@ -149,15 +139,13 @@ impl Limits {
         if bytes < LARGE_ANSWER_BYTES {
             return Ok(None);
         }
-        let held = self.held(&self.answers, &peer(), bytes, "bytes wait for their clients");
-        held.inspect_err(|_| self.metrics.unary_refused.add(1)).map(Some)
+        self.held(&self.answers, &peer(), bytes, "bytes wait for their clients").map(Some)
     }
 
     /// Why a unary call was not queued.
     pub fn unary_refused(&self, refused: Refused) -> Error {
         match refused {
             Refused::Full(full) => {
-                self.metrics.unary_refused.add(1);
                 self.full("max_queued_unary", self.max_queued_unary, "calls wait", full)
             }
             Refused::Stopped => Reason::Stopping.into(),
@@ -218,7 +206,7 @@ mod tests {
     use super::*;
 
     fn limits(config: Config) -> Limits {
-        Limits::new(&config, &Arc::default())
+        Limits::new(&config)
     }
 
     fn peer(host: u8, port: u16) -> Peer {
@@ -232,7 +220,6 @@ mod tests {
         let held = [1, 1, 2].map(|host| admit(host).unwrap());
         let refused = admit(3).err().unwrap();
         assert!(refused.to_string().contains("max_exports of 3 are open"), "{refused}");
-        assert_eq!(limits.metrics.exports_refused.get(), 1);
         drop(held);
         assert!(admit(3).is_ok());
         assert_eq!(limits.exports.open(), 0);

@@ -16,6 +16,7 @@
 //! | `validate` | from messages to the model |
 //! | `status` | from errors to statuses: the one table |
 //! | `rows`, `wire`, `token`, `limits`, `watch` | their tools |
+//! | `live` | the streams that are open, for who looks on |
 //! | `call` | what all have in common: who calls, the reasons to end, the count |
 //! | `start` | the start of it all, and its threads |
 //! | `sweep` | the thread that looks after calls that wait |
@@ -24,6 +25,7 @@ pub mod bulk_create;
 pub mod call;
 pub mod export;
 pub mod limits;
+pub mod live;
 pub mod reconcile;
 pub mod rows;
 pub mod start;
@@ -44,6 +46,7 @@ use crate::store::Store;
 use crate::workers::Queue;
 use call::{Seldom, Stopping};
 use limits::Limits;
+use live::Streams;
 use sweep::Sweep;
 use unary::UnderWay;
 
@@ -53,6 +56,7 @@ pub struct Core {
     pub store: Store,
     pub metrics: Arc<Metrics>,
     pub limits: Limits,
+    pub streams: Streams,
     /// The threads of the unary calls.
     pub unary: Queue,
     pub unary_calls: UnderWay,

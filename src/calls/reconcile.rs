@@ -6,6 +6,7 @@
 //! once are counted in events, whatever the messages are.
 
 use std::collections::VecDeque;
+use std::sync::atomic::Ordering;
 use std::sync::Arc;
 use std::task::{ready, Context, Poll};
 use std::vec::IntoIter;
@@ -16,6 +17,7 @@ use protobuf::EnumOrUnknown;
 use crate::bridge::{self, Receiver, Sender, TrySendError};
 use crate::calls::call::Call;
 use crate::calls::limits::Permit;
+use crate::calls::live::{Live, Shown};
 use crate::calls::rows::{each_row, parse};
 use crate::calls::wire::OfRows;
 use crate::calls::{validate, Core};
@@ -32,13 +34,13 @@ struct Item {
     is_last: bool,
 }
 
-/// Admits the call. Its halves end together: an error of either is that of the call.
-pub fn start(call: &Call) -> Result<(Intake, Outlet)> {
+/// Admits the call, which shows itself as `live`. Its halves end together: an error of either is that of the call.
+pub fn start(call: &Call, live: &Arc<Live>) -> Result<(Intake, Outlet)> {
     let core = &call.core;
     let permit = core.limits.admit(&core.limits.reconciles, &call.peer())?;
     let (queue, queued) = bridge::bounded(core.config.reconcile_queue_events);
-    let intake =
-        Intake { queue, items: VecDeque::new(), max_batch_rows: core.config.max_batch_rows };
+    let (items, max_batch_rows) = (VecDeque::new(), core.config.max_batch_rows);
+    let intake = Intake { queue, items, max_batch_rows, live: Arc::clone(live) };
     let outlet = Outlet {
         core: Arc::clone(core),
         queued,
@@ -46,6 +48,8 @@ pub fn start(call: &Call) -> Result<(Intake, Outlet)> {
         ends: Vec::new().into_iter(),
         acks: Vec::new(),
         under_way: None,
+        live: Arc::clone(live),
+        _shown: core.streams.show(live),
         _permit: permit,
     };
     Ok((intake, outlet))
@@ -57,6 +61,7 @@ pub struct Intake {
     /// Of the message at hand.
     items: VecDeque<Item>,
     max_batch_rows: usize,
+    live: Arc<Live>,
 }
 
 impl Intake {
@@ -72,6 +77,7 @@ impl Intake {
             items.push_back(Item { event: Some(validate::event(event)), is_last: false });
             Ok(())
         })?;
+        self.live.count(1, message.len());
         self.end_message();
         Ok(())
     }
@@ -84,6 +90,7 @@ impl Intake {
     }
 
     fn end_message(&mut self) {
+        self.live.rows.fetch_add(self.items.len() as u64, Ordering::Relaxed);
         match self.items.back_mut() {
             Some(last) => last.is_last = true,
             None => self.items.push_back(Item { event: None, is_last: true }),
@@ -98,10 +105,12 @@ impl Intake {
                 Err(TrySendError::Disconnected(_)) => return Poll::Ready(Err(Error::Cancelled)),
                 Err(TrySendError::Full(item)) => {
                     self.items.push_front(item);
+                    self.live.fill(self.queue.queued());
                     ready!(self.queue.poll_ready(context));
                 }
             }
         }
+        self.live.fill(self.queue.queued());
         Poll::Ready(Ok(()))
     }
 }
@@ -118,6 +127,8 @@ pub struct Outlet {
     acks: Vec<ReconcileAck>,
     /// What the writer has. An error is told after the acknowledgements of what was applied before.
     under_way: Option<Result<Batch>>,
+    live: Arc<Live>,
+    _shown: Shown,
     _permit: Permit,
 }
 
@@ -137,6 +148,7 @@ impl Outlet {
             Some(Ok(Batch { reply: Some(reply), .. })) => ready!(reply.poll_unpin(context))?,
             _ => Vec::new(),
         };
+        self.live.writer.end();
         // What is left is of a message that has not ended.
         self.acks.extend(self.applied.by_ref().map(ack_message));
         let Batch { events, ends, .. } = self.under_way.take().transpose()?.unwrap_or_default();
@@ -151,6 +163,8 @@ impl Outlet {
     fn submit(&mut self, first: Item) -> Result<Batch> {
         let most = self.core.config.reconcile_batch_events;
         let (events, ends) = at_hand(first, &mut self.queued, most);
+        self.live.fill(self.queued.queued());
+        self.live.writer.begin();
         let events = Arc::new(events);
         let apply = || self.core.store.apply(Arc::clone(&events));
         let reply = (!events.is_empty()).then(apply).transpose()?;

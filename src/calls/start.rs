@@ -6,6 +6,7 @@ use std::thread::JoinHandle;
 
 use crate::calls::call::{Seldom, Stopping};
 use crate::calls::limits::Limits;
+use crate::calls::live::Streams;
 use crate::calls::sweep::Sweep;
 use crate::calls::unary::UnderWay;
 use crate::calls::Core;
@@ -70,7 +71,8 @@ impl Core {
         let sweeping = Sweeping { thread: Some(sweep.start()?), sweep: sweep.clone() };
         let core = Arc::new(Core {
             store: store.clone(),
-            limits: Limits::new(&config, &metrics),
+            limits: Limits::new(&config),
+            streams: Streams::default(),
             metrics,
             unary: unary.queue(),
             unary_calls: UnderWay::default(),

@@ -17,30 +17,37 @@ const AROUND_BYTES: usize = 9;
 const MAX_FIELD_BYTES: usize = 256;
 const MAX_DESCRIPTION_BYTES: usize = 512;
 
+/// The code that a client gets for `error`.
+pub fn code(error: &Error) -> Code {
+    match error {
+        Error::Invalid(_) => Code::InvalidArgument,
+        Error::AlreadyExists(_) => Code::AlreadyExists,
+        Error::Aborted(_) => Code::Aborted,
+        Error::Exhausted { .. } => Code::ResourceExhausted,
+        Error::DeadlineExceeded(_) => Code::DeadlineExceeded,
+        Error::Cancelled => Code::Cancelled,
+        Error::Unavailable(_) => Code::Unavailable,
+        Error::Unusable(_) | Error::Malformed(_) | Error::Internal(_) => Code::Internal,
+    }
+}
+
 /// The status that a client gets for `error`.
 pub fn status(error: &Error) -> Status {
     let message = error.to_string();
-    let plain = |code| Status::new(code, shortened(message.clone()));
+    let plain = Status::new(code(error), shortened(message.clone()));
     match error {
-        Error::Invalid(found) => {
-            Status { violations: violations(found), ..plain(Code::InvalidArgument) }
-        }
-        Error::AlreadyExists(_) => plain(Code::AlreadyExists),
-        Error::Aborted(_) => plain(Code::Aborted),
-        Error::Exhausted { retry_after, .. } => {
-            Status { retry_delay: *retry_after, ..plain(Code::ResourceExhausted) }
-        }
-        Error::DeadlineExceeded(_) => plain(Code::DeadlineExceeded),
+        Error::Invalid(found) => Status { violations: violations(found), ..plain },
+        Error::Exhausted { retry_after, .. } => Status { retry_delay: *retry_after, ..plain },
         Error::Cancelled => {
             log::debug!("a call was cancelled by its client");
-            plain(Code::Cancelled)
+            plain
         }
-        Error::Unavailable(_) => plain(Code::Unavailable),
-        Error::Unusable(_) | Error::Malformed(_) | Error::Internal(_) => {
+        _ if plain.code == Code::Internal => {
             let id = uuid::Uuid::now_v7();
             log::error!("{id}: {message}");
             Status::new(Code::Internal, format!("a fault of the server; its log has it as {id}"))
         }
+        _ => plain,
     }
 }
 

@@ -2,16 +2,19 @@
 //! longest life.
 
 use std::future::Future;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 
 use crate::calls::call::{Call, STOP_GRACE};
+use crate::calls::live::{Live, Since};
 use crate::calls::sweep::{Look, Sweep};
 use crate::error::{Error, Result};
 use crate::stop::Stop;
 
 /// The times of one stream.
 pub struct Watch {
+    /// What the stream shows of itself.
+    pub live: Arc<Live>,
     sweep: Sweep,
     /// Why the stream must end, whatever it does.
     pub stop: Stop,
@@ -28,22 +31,25 @@ pub struct Watch {
 impl Watch {
     pub fn new(call: &Call) -> Watch {
         let (config, stopping) = (&call.core.config, &call.core.stopping);
-        let start = Instant::now();
-        let wait = |limit_ms, what, is_for_client| Wait {
-            start,
-            since: AtomicU64::new(NOT_WAITING),
+        let live = Live::new(call);
+        let wait = |since: &Arc<Since>, limit_ms, what, is_for_client| Wait {
+            since: Arc::clone(since),
             limit: Duration::from_millis(limit_ms),
             what,
             is_for_client,
         };
-        let age = wait(config.max_stream_age_ms, "max_stream_age_ms: the stream is too old", false);
+        let too_old = "max_stream_age_ms: the stream is too old";
+        let age = wait(&Arc::default(), config.max_stream_age_ms, too_old, false);
         age.begin();
+        let sends_nothing = "idle_timeout_ms: the client sent nothing";
+        let takes_nothing = "stall_timeout_ms: the client took nothing";
         Watch {
+            idle: wait(&live.idle, config.idle_timeout_ms, sends_nothing, true),
+            stall: wait(&live.stall, config.stall_timeout_ms, takes_nothing, true),
+            live,
             sweep: call.core.sweep.clone(),
             stop: call.stop(&stopping.calls),
             waits: stopping.waits.clone(),
-            idle: wait(config.idle_timeout_ms, "idle_timeout_ms: the client sent nothing", true),
-            stall: wait(config.stall_timeout_ms, "stall_timeout_ms: the client took nothing", true),
             age,
         }
     }
@@ -88,14 +94,9 @@ impl Watch {
     }
 }
 
-const NOT_WAITING: u64 = u64::MAX;
-
-/// Since when something is waited for, and for how long. (An atomic only so that the future of a stream is
-/// `Send`.)
+/// Since when something is waited for, and for how long.
 pub struct Wait {
-    start: Instant,
-    /// Milliseconds after `start`, or [`NOT_WAITING`].
-    since: AtomicU64,
+    since: Arc<Since>,
     limit: Duration,
     /// The limit's name, and what passed it.
     what: &'static str,
@@ -108,13 +109,13 @@ impl Wait {
     pub async fn during<T>(&self, work: impl Future<Output = T>) -> T {
         self.begin();
         let result = work.await;
-        self.since.store(NOT_WAITING, Ordering::Relaxed);
+        self.since.end();
         result
     }
 
     /// The client did something: the wait begins anew.
     pub fn begin(&self) {
-        self.since.store(self.start.elapsed().as_millis() as u64, Ordering::Relaxed);
+        self.since.begin();
     }
 
     /// What is left of the limit; all of it while nothing is waited for.
@@ -123,9 +124,6 @@ impl Wait {
             true => self.limit.min(STOP_GRACE),
             false => self.limit,
         };
-        match self.since.load(Ordering::Relaxed) {
-            NOT_WAITING => limit,
-            since => (Duration::from_millis(since) + limit).saturating_sub(self.start.elapsed()),
-        }
+        limit.saturating_sub(self.since.lasts().unwrap_or_default())
     }
 }

@@ -18,11 +18,11 @@ use crate::calls::watch::Watch;
 use crate::calls::wire::OfRows;
 use crate::error::{Error, Result};
 use crate::grpc::call::{send, Call, Requests};
-use crate::grpc::codec::Request;
+use crate::grpc::codec::{Encoded, Request};
 use crate::grpc::echo::Echoes;
 use crate::grpc::Shared;
 use crate::method::Method;
-use crate::proto::report::{BulkResult, CreateInvoiceRequest};
+use crate::proto::report::CreateInvoiceRequest;
 
 /// Request metadata by which a client says that its upload will end in a commit.
 const COMMIT_HEADER: (&str, &[u8]) = ("billstream-commit", b"required");
@@ -32,7 +32,7 @@ const COMMIT_HEADER: (&str, &[u8]) = ("billstream-commit", b"required");
 /// on two cores with a load of 20, 1 ms was not.
 const SETTLE: Duration = Duration::from_millis(10);
 
-type Results = DuplexSink<BulkResult>;
+type Results = DuplexSink<Encoded>;
 
 /// `M` is a message of the stream.
 pub fn bulk_create<M: OfRows<Row = CreateInvoiceRequest>>(
@@ -77,8 +77,8 @@ async fn admitted<M: OfRows<Row = CreateInvoiceRequest>>(
     needs_commit: Result<bool>,
 ) -> Result<()> {
     let needs_commit = needs_commit?;
-    let upload = Upload::start(call)?;
     let watch = Watch::new(call);
+    let upload = Upload::start(call, &watch.live)?;
     let work = async {
         let upload = take(call, upload, first, requests, &watch).await?;
         if !upload.is_committed() {
@@ -88,7 +88,7 @@ async fn admitted<M: OfRows<Row = CreateInvoiceRequest>>(
             settle(&call.shared.echoes, sink).await?;
         }
         let result = upload.create(cancelled(sink)).await?;
-        send(sink, result, WriteFlags::default()).await
+        send(call, sink, Encoded::of(&result)?, WriteFlags::default()).await
     };
     watch.guard(work).await
 }
@@ -110,6 +110,7 @@ async fn take<M: OfRows<Row = CreateInvoiceRequest>>(
         // An error is a call that is over.
         next =
             watch.idle.during(requests.next()).await.transpose().map_err(|_| Error::Cancelled)?;
+        next.iter().for_each(|request| call.received(request.bytes()));
     }
     Ok(upload)
 }

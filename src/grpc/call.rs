@@ -22,7 +22,7 @@ use crate::calls::call::{Caller, Open};
 use crate::calls::status::status;
 use crate::calls::sweep::Place;
 use crate::error::{Error, Result};
-use crate::grpc::codec::Request;
+use crate::grpc::codec::{Encoded, Request};
 use crate::grpc::status::encoded;
 use crate::grpc::Shared;
 use crate::method::Method;
@@ -71,7 +71,11 @@ impl Call {
     ) -> Result<Option<Request<M>>> {
         match place.within(requests.next(), || self.first_message_limit()).await {
             // An error is a call that is over.
-            Some(first) => first.transpose().map_err(|_| Error::Cancelled),
+            Some(first) => {
+                let first = first.transpose().map_err(|_| Error::Cancelled)?;
+                first.iter().for_each(|message| self.received(message.bytes()));
+                Ok(first)
+            }
             None => Err(self.without_message()),
         }
     }
@@ -90,9 +94,9 @@ impl Call {
     /// Ends a call of a stream of answers: OK, or with the status of the error. A message that waits for
     /// the client is let out first: gRPC loses it when a status overtakes it, and the status may name it
     /// as the last one.
-    pub async fn finish<M, T>(
+    pub async fn finish<M>(
         &self,
-        mut sink: DuplexSink<T>,
+        mut sink: DuplexSink<Encoded>,
         mut requests: Requests<M>,
         result: &Result<()>,
     ) {
@@ -155,7 +159,13 @@ pub fn is_over<M>(requests: &mut Requests<M>) -> bool {
 }
 
 /// Sends a message when there is room for it; [`Error::Cancelled`] when the call is over.
-pub async fn send<T>(sink: &mut DuplexSink<T>, message: T, flags: WriteFlags) -> Result<()> {
+pub async fn send(
+    call: &Call,
+    sink: &mut DuplexSink<Encoded>,
+    message: Encoded,
+    flags: WriteFlags,
+) -> Result<()> {
+    let bytes = message.bytes();
     let mut message = Some((message, flags));
     let send = poll_fn(|cx| {
         let mut sink = Pin::new(&mut *sink);
@@ -163,5 +173,7 @@ pub async fn send<T>(sink: &mut DuplexSink<T>, message: T, flags: WriteFlags) ->
         // OK because the future is done after this.
         Poll::Ready(sink.start_send(message.take().expect("sent once")))
     });
-    send.await.map_err(|_| Error::Cancelled)
+    send.await.map_err(|_| Error::Cancelled)?;
+    call.sent(1, bytes);
+    Ok(())
 }

@@ -82,11 +82,30 @@ fn unreadable(why: impl Display) -> Error {
 }
 
 /// A response that is encoded already. (The `Cell` is for gRPC, which takes the bytes and is given a reference.)
-pub struct Encoded(Cell<GrpcSlice>);
+pub struct Encoded {
+    slice: Cell<GrpcSlice>,
+    bytes: usize,
+}
 
 impl<B: Into<GrpcSlice>> From<B> for Encoded {
     fn from(bytes: B) -> Encoded {
-        Encoded(Cell::new(bytes.into()))
+        let slice = bytes.into();
+        Encoded { bytes: slice.len(), slice: Cell::new(slice) }
+    }
+}
+
+impl Encoded {
+    /// Encodes it.
+    pub fn of<M: Message>(message: &M) -> Result<Encoded> {
+        let mut slice = GrpcSlice::default();
+        let unfit = |error| Error::Internal(format!("a response cannot be encoded: {error}"));
+        grpcio::pb_ser(message, &mut slice).map_err(unfit)?;
+        Ok(slice.into())
+    }
+
+    /// The size on the wire.
+    pub fn bytes(&self) -> usize {
+        self.bytes
     }
 }
 
@@ -100,22 +119,12 @@ pub fn encoded<Q: Message, P>(method: &Method<Q, P>) -> Method<Request<Q>, Encod
     }
 }
 
-/// A client's method as the server serves it.
-pub fn parsed<Q: Message, P: Message>(method: &Method<Q, P>) -> Method<Request<Q>, P> {
-    Method {
-        ty: method.ty,
-        name: method.name,
-        req_mar: Marshaller { ser: never_sent, de: receive },
-        resp_mar: Marshaller { ser: method.resp_mar.ser, de: method.resp_mar.de },
-    }
-}
-
 fn receive<M>(reader: MessageReader) -> grpcio::Result<Request<M>> {
     Ok(Request { reader, message: PhantomData })
 }
 
 fn send(encoded: &Encoded, buffer: &mut GrpcSlice) -> grpcio::Result<()> {
-    *buffer = encoded.0.take();
+    *buffer = encoded.slice.take();
     Ok(())
 }
 

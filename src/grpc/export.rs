@@ -14,7 +14,6 @@ use crate::calls::watch::Watch;
 use crate::error::{Error, Result};
 use crate::grpc::call::{Call, Requests};
 use crate::grpc::codec::{Encoded, Request};
-use crate::grpc::poller::Poller;
 use crate::grpc::Shared;
 use crate::method::Method;
 use crate::proto::report::ExportRequest;
@@ -44,7 +43,7 @@ pub fn export(
     ctx.spawn(async move {
         let request = call.only(&mut call.core.sweep.place(), &mut requests, "the request").await;
         let result = match request.and_then(|request| start(&call, request, shape)) {
-            Ok(outflow) => Box::pin(outflow.run(&mut sink, &call.shared.poller)).await,
+            Ok(outflow) => Box::pin(outflow.run(&call, &mut sink)).await,
             Err(error) => Err(error),
         };
         call.count(&result);
@@ -62,11 +61,11 @@ fn start(call: &Call, request: Request<ExportRequest>, shape: Shape) -> Result<O
         Shape::Batches => config.quick_batch_bytes(),
     };
     let watch = Watch::new(call);
-    let export = Export::start(call, watch.stop.clone(), request, quick_chunk_bytes)?;
+    let export = Export::start(call, &watch.live, watch.stop.clone(), request, quick_chunk_bytes)?;
     Ok(Outflow {
         export,
         shape,
-        sent: Sent { before, chunk: Chunk::default(), messages: 0 },
+        sent: Sent { before, chunk: Chunk::default(), messages: 0, bytes: 0 },
         watch,
     })
 }
@@ -83,9 +82,10 @@ struct Outflow {
 }
 
 impl Outflow {
-    async fn run(self, sink: &mut Messages, poller: &Poller) -> Result<()> {
+    async fn run(self, call: &Call, sink: &mut Messages) -> Result<()> {
         let Outflow { mut export, shape, mut sent, watch } = self;
-        let result = watch.guard(flow(sink, &mut export, shape, &mut sent, &watch, poller)).await;
+        let result = watch.guard(flow(call, sink, &mut export, shape, &mut sent, &watch)).await;
+        sent.count(call, &watch);
         // Ends the scan, if it has not ended.
         drop(export);
         result.map_err(|error| go_on(error, sent.cursor(shape)))
@@ -99,11 +99,19 @@ struct Sent {
     chunk: Chunk,
     /// Messages of `chunk` that were handed to gRPC, which sends them before any status.
     messages: usize,
+    /// Their bytes.
+    bytes: usize,
 }
 
 impl Sent {
     fn begin(&mut self, chunk: Chunk, shape: Shape) {
-        *self = Sent { before: self.cursor(shape), chunk, messages: 0 };
+        *self = Sent { before: self.cursor(shape), chunk, messages: 0, bytes: 0 };
+    }
+
+    /// Counts what was handed over of the chunk; to be called once for each.
+    fn count(&self, call: &Call, watch: &Watch) {
+        call.sent(self.messages, self.bytes);
+        watch.live.count(self.messages, self.bytes);
     }
 
     /// The last sequence that was handed to gRPC, or where the client began.
@@ -118,12 +126,12 @@ impl Sent {
 
 /// Sends every chunk of the scan.
 async fn flow(
+    call: &Call,
     sink: &mut Messages,
     export: &mut Export,
     shape: Shape,
     sent: &mut Sent,
     watch: &Watch,
-    poller: &Poller,
 ) -> Result<()> {
     let mut is_first = true;
     loop {
@@ -132,7 +140,8 @@ async fn flow(
         let Some(mut chunk) = next(sink, export).await? else { break };
         // Not for the first: most exports are small.
         if !std::mem::take(&mut is_first) {
-            poller.chunk_sent();
+            call.shared.poller.chunk_sent();
+            sent.count(call, watch);
         }
         let (messages, mut batch) = match shape {
             Shape::Invoices => (chunk.len(), GrpcSlice::default()),
@@ -150,12 +159,14 @@ async fn flow(
                 // A chunk is flushed as one: it ends in a frame of its own, and is smaller than what
                 // gRPC would write by itself, with a fragment of a message at the end.
                 let is_flushed = sent.messages + 1 == messages;
-                let message = match shape {
+                let message: Encoded = match shape {
                     Shape::Invoices => sent.chunk.invoice(sent.messages).into(),
                     Shape::Batches => std::mem::take(&mut batch).into(),
                 };
+                let bytes = message.bytes();
                 start_send(sink, message, !is_flushed)?;
                 sent.messages += 1;
+                sent.bytes += bytes;
             }
             Poll::Ready(Ok::<(), Error>(()))
         });

@@ -29,6 +29,7 @@ use std::sync::Arc;
 use grpcio::ServiceBuilder;
 
 use crate::calls::Core;
+use crate::proto::report::{ReconcileAck, ReconcileAckBatch};
 
 /// What the handlers share.
 pub struct Shared {
@@ -52,7 +53,7 @@ pub fn service(shared: &Arc<Shared>) -> grpcio::Service {
     // gRPC before their first message, and those with a sink for many answers tell of a cancel.
     ServiceBuilder::new()
         .add_client_streaming_handler(
-            &codec::parsed(&methods::GET_SUMMARY),
+            &codec::encoded(&methods::GET_SUMMARY),
             move |ctx, requests, sink| unary::get_summary(&summary, ctx, requests, sink),
         )
         .add_client_streaming_handler(
@@ -72,20 +73,24 @@ pub fn service(shared: &Arc<Shared>) -> grpcio::Service {
             },
         )
         .add_duplex_streaming_handler(
-            &codec::parsed(&methods::BULK_CREATE),
+            &codec::encoded(&methods::BULK_CREATE),
             move |ctx, requests, sink| bulk_create::bulk_create(&bulk, ctx, requests, sink),
         )
         .add_duplex_streaming_handler(
-            &codec::parsed(&methods::RECONCILE),
-            move |ctx, events_in, sink| reconcile::reconcile(&events, ctx, events_in, sink),
+            &codec::encoded(&methods::RECONCILE),
+            move |ctx, events_in, sink| {
+                reconcile::reconcile::<ReconcileAck>(&events, ctx, events_in, sink)
+            },
         )
         .add_duplex_streaming_handler(
-            &codec::parsed(&methods::BULK_CREATE_BATCHES),
+            &codec::encoded(&methods::BULK_CREATE_BATCHES),
             move |ctx, requests, sink| bulk_create::bulk_create(&bulk_batches, ctx, requests, sink),
         )
         .add_duplex_streaming_handler(
-            &codec::parsed(&methods::RECONCILE_BATCHES),
-            move |ctx, events_in, sink| reconcile::reconcile(&event_batches, ctx, events_in, sink),
+            &codec::encoded(&methods::RECONCILE_BATCHES),
+            move |ctx, events_in, sink| {
+                reconcile::reconcile::<ReconcileAckBatch>(&event_batches, ctx, events_in, sink)
+            },
         )
         .build()
 }

@@ -20,11 +20,13 @@ pub fn get_summary(
     shared: &Arc<Shared>,
     ctx: RpcContext<'_>,
     requests: Requests<SummaryRequest>,
-    sink: ClientStreamingSink<Summary>,
+    sink: ClientStreamingSink<Encoded>,
 ) {
-    answer(shared, ctx, Method::GetSummary, requests, sink, |config, request| {
+    let query = |config: &Config, request: Request<SummaryRequest>| {
         unary::summary(request.message("SummaryRequest", config.filter_bytes())?)
-    });
+    };
+    let encode = |summary: Summary| Encoded::of(&summary);
+    answer(shared, ctx, Method::GetSummary, requests, sink, query, encode);
 }
 
 pub fn list_invoices(
@@ -33,24 +35,26 @@ pub fn list_invoices(
     requests: Requests<ListInvoicesRequest>,
     sink: ClientStreamingSink<Encoded>,
 ) {
-    answer(shared, ctx, Method::ListInvoices, requests, sink, |config, request| {
+    let query = |config: &Config, request: Request<ListInvoicesRequest>| {
         let request = request.message("ListInvoicesRequest", config.filter_bytes())?;
         unary::page(config, &request)
-    });
+    };
+    let encode = |page: Vec<u8>| Ok(page.into());
+    answer(shared, ctx, Method::ListInvoices, requests, sink, query, encode);
 }
 
 /// Makes a query of the message of the call, runs it, and sends its result.
-fn answer<M, A, T, R>(
+fn answer<M, A, R>(
     shared: &Arc<Shared>,
     ctx: RpcContext<'_>,
     method: Method,
     mut requests: Requests<M>,
-    sink: ClientStreamingSink<T>,
+    sink: ClientStreamingSink<Encoded>,
     query: impl Fn(&Config, Request<M>) -> Result<Query<R>> + Send + 'static,
+    encode: impl Fn(A) -> Result<Encoded> + Send + 'static,
 ) where
     M: protobuf::Message + Send + 'static,
     A: Answer,
-    T: From<A> + Send + 'static,
     R: Read<A>,
 {
     let call = Call::new(shared, &ctx, method);
@@ -59,9 +63,13 @@ fn answer<M, A, T, R>(
         let request = call.only(&mut place, &mut requests, "the request").await;
         let query = request.and_then(|request| query(&call.core.config, request));
         let result = unary::answer(&call, query, || is_over(&mut requests)).await;
+        let result = result.and_then(|(answer, held)| Ok((encode(answer)?, held)));
         call.count(&result);
         let (sent, _held) = match result {
-            Ok((response, held)) => (sink.success(response.into()), held),
+            Ok((response, held)) => {
+                call.sent(1, response.bytes());
+                (sink.success(response), held)
+            }
             Err(error) => (sink.fail(encoded(&status(&error))), None),
         };
         // An error here is a call that is over already.

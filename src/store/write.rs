@@ -12,7 +12,7 @@
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::channel::oneshot;
 
@@ -231,6 +231,7 @@ impl<T: Transaction> WriterThread<T> {
 
     fn answer(&mut self, group: Vec<Entry>, result: Result<()>) {
         if let Err(error) = &result {
+            self.metrics.commits_failed.add(1);
             log::warn!("a transaction of {} jobs failed: {error}", group.len());
             self.database.note(error);
         }
@@ -244,6 +245,7 @@ impl<T: Transaction> WriterThread<T> {
             Ok(Attempt::Committed) => {
                 self.metrics.commits.add(1);
                 self.metrics.jobs_committed.add(group.len() as u64);
+                self.metrics.commit_jobs.record(group.len() as u64);
             }
             _ => self.database.roll_back(),
         }
@@ -261,7 +263,10 @@ impl<T: Transaction> WriterThread<T> {
         if group.is_empty() || group.iter().any(|entry| entry.job.is_unwanted()) {
             return Ok(Attempt::CallerLeft);
         }
+        let start = Instant::now();
         self.database.commit()?;
+        let took = start.elapsed().as_nanos() as u64;
+        self.metrics.commit_duration_seconds.record(took);
         Ok(Attempt::Committed)
     }
 

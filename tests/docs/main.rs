@@ -42,7 +42,7 @@ fn with_a_refused_upload<T>(server: &TestServer, call: impl FnOnce() -> T) -> T 
     block_on(sink.send((invoice("held", 1), WriteFlags::default()))).unwrap();
     eventually("the place is taken", || upload(&client, [invoice("", -1)]).is_err_and(is_refusal));
     let metrics = server.get().metrics();
-    let refused = || metrics.uploads_refused.get();
+    let refused = || metrics.refused("max_uploads");
     let before = refused();
     thread::scope(|scope| {
         scope.spawn(move || {

@@ -368,7 +368,7 @@ fn pages_that_wait_for_their_clients_are_bounded() {
         page.write_to_vec(&mut message).unwrap();
         greedy.send(&Frame::new(DATA, END_STREAM, stream, message)).unwrap();
     }
-    let refused = || server.get().metrics().unary_refused.get() as usize;
+    let refused = || server.get().metrics().refused("max_answer_bytes") as usize;
     // It gets less than half, as its connection's share.
     eventually("the others are refused", || (CALLS - refused()) * bytes <= 1 << 20);
     println!("{} of {CALLS} pages of {bytes} bytes wait", CALLS - refused());

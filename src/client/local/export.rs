@@ -1,9 +1,11 @@
 //! One export in process.
 
+use std::sync::Arc;
 use std::task::Poll;
 
 use super::{Local, LocalCall};
 use crate::calls::export::{go_on, Export};
+use crate::calls::live::Live;
 use crate::client::{Invoices, Result};
 use crate::method::Method;
 use crate::proto::report::ExportRequest;
@@ -13,6 +15,7 @@ use crate::stop::Stop;
 pub struct Batches {
     call: LocalCall,
     export: Export,
+    live: Arc<Live>,
     /// The last sequence that was given.
     cursor: i64,
 }
@@ -22,9 +25,10 @@ impl Local {
         let mut call = LocalCall::new(self, Method::ExportInvoiceBatches, None);
         let stop = call.call.core.stopping.calls.clone();
         let quick_chunk_bytes = self.core.config.quick_batch_bytes();
-        let export = Export::start(&call.call, stop, request.clone(), quick_chunk_bytes);
+        let live = Live::new(&call.call);
+        let export = Export::start(&call.call, &live, stop, request.clone(), quick_chunk_bytes);
         match export {
-            Ok(export) => Ok(Batches { call, export, cursor: request.after_sequence }),
+            Ok(export) => Ok(Batches { call, export, live, cursor: request.after_sequence }),
             Err(error) => call.end(Err(error)),
         }
     }
@@ -32,7 +36,7 @@ impl Local {
 
 impl Batches {
     pub fn next(&mut self, stop: &Stop) -> Result<Option<Invoices>> {
-        let Batches { call, export, cursor } = self;
+        let Batches { call, export, live, cursor } = self;
         let chunk = call.step(stop, |context| match export.poll_next(context) {
             Poll::Ready(Some(chunk)) => Poll::Ready(Ok(Some(chunk))),
             Poll::Ready(None) => {
@@ -41,6 +45,7 @@ impl Batches {
             Poll::Pending => Poll::Pending,
         })?;
         let Some(chunk) = chunk else { return call.end(Ok(None)) };
+        live.count(1, chunk.batch().len());
         let invoices = Invoices::of(chunk);
         *cursor = invoices.last_sequence();
         Ok(Some(invoices))

@@ -4,6 +4,7 @@ use std::task::{ready, Context, Poll};
 
 use super::{Local, LocalCall};
 use crate::calls::call::Open;
+use crate::calls::live::Live;
 use crate::calls::reconcile::{start, Intake, Outlet};
 use crate::client::Result;
 use crate::method::Method;
@@ -23,7 +24,7 @@ pub struct Reconcile {
 impl Local {
     pub fn reconcile(&self) -> Result<Reconcile> {
         let mut call = LocalCall::new(self, Method::ReconcileBatches, None);
-        match start(&call.call) {
+        match start(&call.call, &Live::new(&call.call)) {
             Ok((intake, outlet)) => {
                 Ok(Reconcile { call, intake: Some(intake), outlet, stopping: None })
             }

@@ -7,6 +7,7 @@ use protobuf::Message;
 
 use super::{Local, LocalCall};
 use crate::calls::bulk_create;
+use crate::calls::live::Live;
 use crate::client::Result;
 use crate::method::Method;
 use crate::proto::report::{BulkResult, CreateInvoiceRequest};
@@ -21,7 +22,7 @@ pub struct Upload {
 impl Local {
     pub fn upload(&self) -> Result<Upload> {
         let mut call = LocalCall::new(self, Method::BulkCreateBatches, None);
-        match bulk_create::Upload::start(&call.call) {
+        match bulk_create::Upload::start(&call.call, &Live::new(&call.call)) {
             Ok(upload) => Ok(Upload { call, upload }),
             Err(error) => call.end(Err(error)),
         }

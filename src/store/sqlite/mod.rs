@@ -69,7 +69,7 @@ pub fn open(
     metrics: &Arc<Metrics>,
 ) -> Result<(Database, WriteConnection, DatabaseFile)> {
     let (file, conn) = open::open_writer(config)?;
-    let reader = Reader::open(file.path(), config)?;
+    let reader = Reader::open(file.path(), config, metrics)?;
     let pressure = WalPressure::default();
     let committed = Arc::new(AtomicI64::new(read::last_sequence(&conn)?));
     let (raised, malformed) = (pressure.clone(), reader.malformed.clone());

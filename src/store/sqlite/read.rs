@@ -10,6 +10,7 @@ use scheduled_thread_pool::ScheduledThreadPool;
 
 use crate::config::Config;
 use crate::error::{Error, Result};
+use crate::metrics::{Interrupted, Metrics};
 use crate::model::Filter;
 use crate::stop::Stop;
 use crate::store::encode::Chunk;
@@ -32,6 +33,7 @@ pub struct Reader {
     busy_timeout: Duration,
     /// What reads find, and the writer is to know of.
     pub malformed: Malformed,
+    metrics: Arc<Metrics>,
 }
 
 /// How long all connections may take to open, beside `busy_timeout_ms`, which may be nothing.
@@ -42,7 +44,7 @@ type Pool = r2d2::Pool<SqliteConnectionManager>;
 impl Reader {
     /// Opens all connections at once, one for each thread that reads, so that none ever waits for
     /// another's.
-    pub fn open(path: &Path, config: &Config) -> Result<Reader> {
+    pub fn open(path: &Path, config: &Config, metrics: &Arc<Metrics>) -> Result<Reader> {
         let settings = config.clone();
         let manager = SqliteConnectionManager::file(path)
             .with_flags(OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)
@@ -73,7 +75,8 @@ impl Reader {
         let pool =
             pool.map_err(|e| Error::Unusable(format!("cannot read {}: {e}", path.display())))?;
         let pool = Arc::new(RwLock::new(Some(pool)));
-        Ok(Reader { pool, busy_timeout, malformed: Malformed::default() })
+        let metrics = Arc::clone(metrics);
+        Ok(Reader { pool, busy_timeout, malformed: Malformed::default(), metrics })
     }
 
     /// Connections that are checked out.
@@ -124,7 +127,11 @@ impl Reader {
         conn.progress_handler(PROGRESS_INSTRUCTIONS, Some(move || watched.is_stopped()))?;
         let _unwatched = Unwatched(&conn);
         // What SQLite calls it when it is interrupted is of no interest, only why it was.
-        self.noted(read(&conn)).map_err(|error| stop.reason().map_or(error, Error::from))
+        self.noted(read(&conn)).map_err(|error| {
+            let Some(reason) = stop.reason() else { return error };
+            self.metrics.sql_interrupted.of(Interrupted::from(&reason)).add(1);
+            reason.into()
+        })
     }
 
     /// [`Reader::read`] for a thread that must not wait: `None` when no connection is free, or another
