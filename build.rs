@@ -1,5 +1,5 @@
 //! Generates the protobuf messages in Rust alone: no protoc is needed. `proto/` is the contract, which others
-//! generate too, with a `google.rpc` of their own; ours is in `build/`.
+//! generate too, with a `google.rpc` and services of gRPC of their own; ours are in `build/`.
 
 use std::collections::HashMap;
 use std::fs;
@@ -10,7 +10,12 @@ use protobuf_codegen::{Codegen, Customize, CustomizeCallback};
 const CONTRACT: &str = "proto/billing/v1/report.proto";
 
 fn main() {
-    let protos = [CONTRACT, "build/google/rpc/error_details.proto"];
+    let protos = [
+        CONTRACT,
+        "build/google/rpc/error_details.proto",
+        "build/grpc/health/v1/health.proto",
+        "build/grpc/reflection/v1/reflection.proto",
+    ];
     for proto in protos {
         println!("cargo:rerun-if-changed={proto}");
     }

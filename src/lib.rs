@@ -42,6 +42,7 @@
 //! | see what it does | [`Server::metrics`], the [`metrics`]; what it says goes to the `log` crate |
 //! | stop it, or a call | [`Server::shutdown`], or a drop; [`stop`] |
 //! | stream a blocking source of your own | [`bridge`]: bounded channels between threads and futures |
+//! | tell and ask how it is, and what it serves | [`Server::health`], [`services`]: the health protocol and reflection of gRPC, for any server on `grpcio` |
 //! | copy, check or mend the file | [`server::backup`], [`server::check`], [`server::restore`] |
 //!
 //! `docs/embedding.md` has the crate that embeds it, with its build, threads, executors and forks; the examples
@@ -58,15 +59,15 @@
 //! | 7 | the binary: flags, commands, progress bars (`src/main.rs`, `src/cli`) |
 //! | 6 | [`server`]: start, address, stop |
 //! | 5 | [`client`] |
-//! | 4 | `grpc`: binds the calls to grpcio: sinks, metadata, codecs |
+//! | 4 | `grpc`: binds the calls to grpcio: sinks, metadata, codecs · [`services`]: health and reflection |
 //! | 3 | `calls`: the rpcs without a transport; admission, validation, times, the one table of statuses |
 //! | 2 | `store`: the database as verbs, with SQLite below · [`bridge`]: channels between threads and futures · `workers`: threads |
 //! | 1 | [`config`] · [`model`] · [`error`] · `method` · [`metrics`] · `peer` · [`proto`] · `status` · [`stop`] |
 //!
 //! The rules, to which `tests/house_rules.rs` holds the code, and the table to the imports:
 //!
-//! * Only `store::sqlite` names rusqlite, and none of its types passes the door of `store`. Only `grpc`, `server`
-//!   and `client` name grpcio.
+//! * Only `store::sqlite` names rusqlite, and none of its types passes the door of `store`. Only `grpc`, `services`,
+//!   `server` and `client` name grpcio.
 //! * Nothing on a completion-queue thread blocks: no pool, no SQL, no `recv`. (One exception: totals, and at
 //!   times pages of up to `inline_rows`, are read there when a connection is free at once. The thread
 //!   of `grpc::poller` may wait, since it serves no call.)
@@ -102,6 +103,7 @@ mod calls;
 // For tests that go past `Client`, and for fuzzing; no part of the interface.
 #[doc(hidden)]
 pub mod grpc;
+pub mod services;
 
 pub mod client;
 pub mod server;

@@ -8,3 +8,6 @@ mod generated {
 #[doc(hidden)]
 pub use generated::error_details;
 pub use generated::report;
+// The standard services of gRPC: see `services`.
+#[doc(hidden)]
+pub use generated::{health, reflection};

@@ -24,6 +24,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("workers", 2),
     ("calls", 3),
     ("grpc", 4),
+    ("services", 4),
     ("client", 5),
     ("server", 6),
 ];
@@ -178,7 +179,7 @@ fn head(code: &str) -> &str {
 
 #[test]
 fn grpc_and_the_bridge_keep_to_their_floors() {
-    let of_grpc = ["grpc", "server", "client", "lib"];
+    let of_grpc = ["grpc", "services", "server", "client", "lib"];
     assert_absent(&["grpcio"], |module| !of_grpc.contains(&module));
     assert_absent(&["crossbeam_channel"], |module| {
         !["bridge", "workers", "store", "server", "cli"].contains(&module)
@@ -216,7 +217,17 @@ fn the_calls_do_not_block() {
         "send_all",
         "bridge::wait",
     ];
-    assert_absent(&blocking, |module| matches!(module, "calls" | "grpc"));
+    assert_absent(&blocking, |module| matches!(module, "calls" | "grpc" | "services"));
+}
+
+/// Another program may take them.
+#[test]
+fn the_services_stand_alone() {
+    for source in sources().iter().filter(|source| source.module == "services") {
+        let imports = source.text.split("crate::").skip(1);
+        let of_ours: Vec<_> = imports.filter_map(|import| words(import).next()).collect();
+        assert!(of_ours.iter().all(|it| *it == "proto"), "{}: {of_ours:?}", source.path.display());
+    }
 }
 
 #[test]

@@ -67,6 +67,12 @@ settings! {
         /// database and for clients on the same machine. None of them waits for a lock or a queue; each has a
         /// database connection for the small reads of `inline_rows`. All calls of a connection are served by one.
         cq_threads: usize = half_the_cores(), in 1..=128;
+        /// Streams of grpc.health.v1 that may be open, and of server reflection as many; a further one is
+        /// RESOURCE_EXHAUSTED. A connection may have a sixteenth of them, but one at least.
+        max_service_streams: usize = 1024, in 1..=100_000;
+        /// Whether clients may ask by server reflection what the server serves: tools such as grpcurl then need no
+        /// proto file.
+        reflection: bool = true, is "true or false";
         /// What gRPC may hold for all peers together in bytes: their connections, calls, and messages on the way.
         /// At the limit it closes idle connections and takes no new ones, and ends calls with RESOURCE_EXHAUSTED.
         grpc_memory_bytes: usize = 256 << 20, in 16_777_216..=1_099_511_627_776;
@@ -215,6 +221,9 @@ settings! {
         /// into the next, and a larger upload is alone in its own. (Some 50 milliseconds of work: more gains
         /// nothing, and an upload whose client leaves may make the others of its commit run again, once.)
         group_commit_rows: usize = 4096, in 1..=1_000_000;
+        /// The least room on the disk of the database in bytes with which the server calls itself healthy. Below it
+        /// `grpc.health.v1` says NOT_SERVING; writes go on until the disk is full.
+        min_free_bytes: u64 = 4 << 20, in 0..=1_099_511_627_776;
         /// Page cache of each connection that reads in bytes.
         cache_bytes: usize = 8 << 20, in 65_536..=68_719_476_736;
         /// Page cache of the one connection that writes in bytes. A transaction that changes more is written to

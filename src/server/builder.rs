@@ -3,12 +3,14 @@
 use std::sync::Arc;
 
 use grpcio::{Environment, ServerBuilder, Service};
+use protobuf::descriptor::FileDescriptorProto;
 
 use crate::calls::Core;
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::grpc::{self, echo::Echoes, poller::Poller, Shared};
 
+use super::health::{Services, Watching};
 use super::listeners::Address;
 use super::patches::{core_is_patched, UNPATCHED};
 use super::stop::Running;
@@ -36,19 +38,27 @@ use super::{channel, Server, SLOTS_PER_CQ};
 pub struct Builder {
     config: Config,
     services: Vec<Service>,
+    descriptors: Vec<FileDescriptorProto>,
     environment: Option<Arc<Environment>>,
 }
 
 impl Builder {
     pub(super) fn new(config: Config) -> Builder {
-        Builder { config, services: Vec::new(), environment: None }
+        Builder { config, services: Vec::new(), descriptors: Vec::new(), environment: None }
     }
 
     /// Serves `service` beside ours, on the same addresses. The limits of [`Config`] are not its own; its
     /// calls have `drain_timeout_ms` at a stop, and are cancelled then. Methods of
-    /// `billing.v1.ReportService` stay ours.
+    /// `billing.v1.ReportService`, health and reflection stay ours.
     pub fn service(mut self, service: Service) -> Builder {
         self.services.push(service);
+        self
+    }
+
+    /// Has reflection tell of the services in `files` too, which [`Builder::service`] serves. What a file imports
+    /// is to be among them, unless it is a part of `google.protobuf`.
+    pub fn descriptors(mut self, files: impl IntoIterator<Item = FileDescriptorProto>) -> Builder {
+        self.descriptors.extend(files);
         self
     }
 
@@ -89,8 +99,9 @@ impl Builder {
         let listen = listen.collect::<Result<Vec<_>>>()?;
         let running = self.run()?;
         let shared = Arc::clone(&running.shared);
+        let monitor = running.watching.monitor.clone();
         // From here on dropping it stops it.
-        let mut server = Server { addresses: Vec::new(), shared, running: Some(running) };
+        let mut server = Server { addresses: Vec::new(), shared, monitor, running: Some(running) };
         log_limits(&server.shared.core.config);
         if !core_is_patched() {
             log::warn!("{UNPATCHED}");
@@ -101,7 +112,7 @@ impl Builder {
 
     /// Starts all but the service of calls.
     fn run(self) -> Result<Running> {
-        let Builder { config, services, environment } = self;
+        let Builder { config, mut services, descriptors, environment } = self;
         let (core, threads) = Core::start(config)?;
         let envs = Environments::start(core.config.cq_threads, environment);
         let poller = Poller::start(&envs.poller_env);
@@ -109,8 +120,11 @@ impl Builder {
         let shared = Arc::new(Shared { core, echoes, poller });
         let hold = Hold::start(&envs.env);
         let has_own_services = !services.is_empty();
+        let standard = Services::new(&shared.core.config, descriptors);
+        services.extend(standard.all());
         let grpc = grpc_server(&envs.env, &shared, services);
-        Ok(Running { grpc: grpc?, envs, hold, shared, threads, has_own_services })
+        let watching = Watching::start(shared.core.store.clone(), standard)?;
+        Ok(Running { grpc: grpc?, envs, hold, shared, threads, watching, has_own_services })
     }
 }
 

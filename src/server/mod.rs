@@ -13,6 +13,7 @@ use crate::metrics::Metrics;
 mod builder;
 mod channel;
 mod core_log;
+mod health;
 mod listeners;
 mod patches;
 mod stop;
@@ -23,12 +24,14 @@ pub use builder::Builder;
 #[doc(hidden)]
 pub use channel::channel;
 pub use core_log::{core_line, foreign_peers, take_core_log, ForeignPeers, CORE_LOG};
+pub use health::Health;
 pub use listeners::Address;
 pub use patches::core_is_patched;
 #[doc(hidden)]
 pub use patches::UNPATCHED;
 pub use stop::Stopped;
 
+use health::Monitor;
 use stop::Running;
 
 /// Call slots a completion queue offers at once. With the 1,024 of grpcio a stop can take over 12
@@ -54,6 +57,7 @@ pub const SLOTS_PER_CQ: usize = 32;
 pub struct Server {
     addresses: Vec<Address>,
     shared: Arc<Shared>,
+    monitor: Monitor,
     /// `None` once it was stopped.
     running: Option<Running>,
 }
@@ -112,6 +116,23 @@ impl Server {
     /// What the server has counted so far.
     pub fn metrics(&self) -> &Metrics {
         &self.shared.core.metrics
+    }
+
+    /// Whether it can do its work. A change is seen here, in `grpc.health.v1` and in the log within two seconds.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let config = billstream::Config { db: dir.path().join("bills.db"), ..Default::default() };
+    /// # let server = billstream::Server::builder(config).without_listeners().start()?;
+    /// use billstream::server::Health;
+    ///
+    /// let Health { serving, reasons } = server.health();
+    /// assert!(serving, "{reasons:?}");
+    /// # server.shutdown()?;
+    /// # Ok::<(), billstream::Error>(())
+    /// ```
+    pub fn health(&self) -> Health {
+        self.monitor.state()
     }
 
     /// Database connections that readers have checked out at this moment.

@@ -16,6 +16,7 @@ use crate::error::{Error, Result};
 use crate::grpc::Shared;
 use crate::stop::{Reason, Stop};
 
+use super::health::{Monitor, Watching};
 use super::threads::{Environments, Hold};
 
 /// How long cancelled calls may take to end before a stop goes on without them.
@@ -56,6 +57,7 @@ pub struct Running {
     pub hold: Hold,
     pub shared: Arc<Shared>,
     pub threads: Threads,
+    pub watching: Watching,
     /// Whether calls may be open that are not counted.
     pub has_own_services: bool,
 }
@@ -65,11 +67,15 @@ impl Running {
     pub fn stop(self) -> Result<Stopped> {
         let start = Instant::now();
         let metrics = Arc::clone(&self.shared.core.metrics);
-        let Running { mut grpc, envs, hold, shared, threads, has_own_services } = self;
+        let Running { mut grpc, envs, hold, shared, threads, watching, has_own_services } = self;
+        let monitor = &watching.monitor;
+        monitor.draining();
         let stopped = hold.during(|| grpc.shutdown());
         let (ok, failed) = (metrics.calls_ok.get(), metrics.calls_failed.get());
+        let stopped = Some(stopped);
         let drained =
-            Drain { core: &shared.core, stopped: Some(stopped), has_own_services }.run(&mut grpc);
+            Drain { core: &shared.core, monitor, stopped, has_own_services }.run(&mut grpc);
+        drop(watching);
         let sweeping = threads.stop();
         shared.poller.close();
         drop(grpc);
@@ -93,6 +99,7 @@ impl Running {
 /// The end of all calls.
 struct Drain<'a> {
     core: &'a Core,
+    monitor: &'a Monitor,
     /// `None` once gRPC has ended its calls.
     stopped: Option<grpcio::ShutdownFuture>,
     has_own_services: bool,
@@ -103,6 +110,7 @@ impl Drain<'_> {
     fn run(&mut self, grpc: &mut grpcio::Server) -> bool {
         let stopping = &self.core.stopping;
         let drain = Duration::from_millis(self.core.config.drain_timeout_ms);
+        self.monitor.close();
         self.tell(&stopping.waits);
         if self.has_stopped(drain.min(STOP_GRACE)) {
             return true;

@@ -122,9 +122,9 @@ impl Store {
         self.database().committed_sequence()
     }
 
-    /// Why nothing more is written, where it is so: the file was moved, replaced or damaged. Never blocks; the
-    /// writer looks after each commit, and once a second where there is none.
-    pub fn health(&self) -> Result<()> {
+    /// Why the database cannot be written now; nothing where it can. It asks the file system, which may block;
+    /// what the writer finds it knows: with each commit, and once a second where there is none.
+    pub fn health(&self) -> Vec<String> {
         self.database().health()
     }
 

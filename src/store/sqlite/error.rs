@@ -5,6 +5,9 @@ use rusqlite::ErrorCode;
 
 use crate::error::Error;
 
+/// What a lock of another process is to a caller.
+pub const LOCKED: &str = "the database is locked by another process";
+
 impl From<rusqlite::Error> for Error {
     fn from(error: rusqlite::Error) -> Error {
         let rusqlite::Error::SqliteFailure(failure, _) = &error else {
@@ -32,7 +35,7 @@ fn unavailable(failure: &ffi::Error) -> Option<&'static str> {
         _ => match failure.code {
             ErrorCode::DatabaseBusy
             | ErrorCode::DatabaseLocked
-            | ErrorCode::FileLockingProtocolFailed => "the database is locked by another process",
+            | ErrorCode::FileLockingProtocolFailed => LOCKED,
             ErrorCode::DiskFull => "the disk is full",
             // A quota shows as a failed write, where a full disk has its own code.
             ErrorCode::SystemIoFailure => io_failure(failure.extended_code),

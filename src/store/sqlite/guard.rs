@@ -185,6 +185,13 @@ impl Guard {
         Ok(index)
     }
 
+    /// Reads of the file, and brings it and its log to the disk, where they are. Where all is there it costs no
+    /// write; but it fails where an earlier write has failed unseen, or the file system takes no more.
+    pub fn sync(&self) -> io::Result<()> {
+        self.db.file.read_exact_at(&mut [0; SQLITE_MAGIC.len()], 0)?;
+        self.db.file.sync_data().and_then(|()| self.log.file.sync_data())
+    }
+
     /// Before a rollback, with the lock on writing: a large transaction has put frames into the log, behind
     /// what the wal-index tells of. Anything else that is new there is for the next look.
     pub fn rolling_back(&mut self) {

@@ -12,6 +12,7 @@
 //! | [`bulk`], [`reconcile`] | what an upload and a batch of payments write |
 //! | [`totals`] | the kept totals |
 //! | [`wal`] | the write-ahead log: its limit, and when it is copied |
+//! | [`health`] | why the database cannot be written now |
 //! | [`guard`], [`wal_file`] | is the file under the server as it was left; the log's format |
 //! | [`maintain`], [`restore`](mod@restore) | check, backup and restore |
 
@@ -19,6 +20,7 @@ pub mod bulk;
 pub mod error;
 pub mod file;
 pub mod guard;
+pub mod health;
 pub mod maintain;
 pub mod open;
 pub mod push;
@@ -41,7 +43,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::Arc;
 
 use crate::config::Config;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::metrics::Metrics;
 use crate::model::{Filter, Summary};
 use crate::stop::Stop;
@@ -49,6 +51,7 @@ use crate::store::encode::Chunk;
 use crate::store::scan::{Progress, Range};
 use crate::store::Wait;
 use file::DatabaseFile;
+use health::Health;
 use read::Reader;
 use wal::{Wal, WalPressure};
 use write::WriteConnection;
@@ -60,6 +63,7 @@ pub struct Database {
     /// The highest sequence that this process has committed.
     committed: Arc<AtomicI64>,
     metrics: Arc<Metrics>,
+    health: Health,
 }
 
 /// Opens the database that `config` names, and creates or upgrades it. (The file is to be dropped after both
@@ -73,10 +77,12 @@ pub fn open(
     let pressure = WalPressure::default();
     let committed = Arc::new(AtomicI64::new(read::last_sequence(&conn)?));
     let (raised, malformed) = (pressure.clone(), reader.malformed.clone());
-    let wal = Wal::new((&file, &conn), config, Arc::clone(metrics), raised, malformed)?;
-    let writer = WriteConnection::new(conn, wal, Arc::clone(&committed));
+    let health = Health::new(&file, config)?;
+    let (opened, told) = ((&file, &conn), health.clone());
+    let wal = Wal::new(opened, config, Arc::clone(metrics), raised, malformed, told)?;
+    let writer = WriteConnection::new(conn, wal, health.clone(), Arc::clone(&committed));
     let metrics = Arc::clone(metrics);
-    Ok((Database { reader, pressure, committed, metrics }, writer, file))
+    Ok((Database { reader, pressure, committed, metrics, health }, writer, file))
 }
 
 impl Database {
@@ -133,11 +139,8 @@ impl Database {
         }
     }
 
-    pub fn health(&self) -> Result<()> {
-        match self.metrics.file_faults.get() {
-            0 => Ok(()),
-            _ => Err(Error::Unavailable(wal::FAULTY.to_owned())),
-        }
+    pub fn health(&self) -> Vec<String> {
+        self.health.reasons()
     }
 
     pub fn connections_in_use(&self) -> u32 {

@@ -14,6 +14,7 @@ use crate::error::{Error, Result};
 use crate::metrics::Metrics;
 use crate::store::sqlite::file::DatabaseFile;
 use crate::store::sqlite::guard::{Fault, Guard, Index, Malformed};
+use crate::store::sqlite::health::{Health, LOCK_PATIENCE};
 use crate::store::sqlite::sql;
 use crate::store::sqlite::wal_file::State;
 
@@ -54,6 +55,7 @@ pub struct Wal {
     next_bytes: u64,
     metrics: Arc<Metrics>,
     pressure: WalPressure,
+    health: Health,
 }
 
 impl Wal {
@@ -64,6 +66,7 @@ impl Wal {
         metrics: Arc<Metrics>,
         pressure: WalPressure,
         malformed: Malformed,
+        health: Health,
     ) -> Result<Wal> {
         Ok(Wal {
             guard: Guard::new(db, conn)?,
@@ -78,6 +81,7 @@ impl Wal {
             next_bytes: config.wal_limit_bytes,
             metrics,
             pressure,
+            health,
         })
     }
 
@@ -88,6 +92,14 @@ impl Wal {
         let index = self.judge(checked)?;
         // The first transaction of a log says which state of the file it continues.
         if index.frames == index.copied || Some(index.salts) != self.guard.marked {
+            self.renewed = Some(renew(conn)?);
+        }
+        Ok(())
+    }
+
+    /// Writes in the transaction that [`Wal::begun`] has let write, and changes nothing that anybody reads.
+    pub fn touch(&mut self, conn: &Connection) -> Result<()> {
+        if self.renewed.is_none() {
             self.renewed = Some(renew(conn)?);
         }
         Ok(())
@@ -159,17 +171,25 @@ impl Wal {
     }
 
     /// To be called about once a second while there is nothing to write: leaves everything in the database
-    /// file, so that a copy of it is worth something.
-    pub fn idle(&mut self, conn: &Connection) {
-        if self.look(conn) && self.measure() > 0 {
+    /// file, so that a copy of it is worth something. Whether the database is as it should be, and nobody else
+    /// writes it.
+    pub fn idle(&mut self, conn: &Connection) -> bool {
+        let is_well = self.look(conn, LOCK_PATIENCE);
+        if is_well && self.measure() > 0 {
             self.checkpoint(conn, "TRUNCATE", Duration::ZERO);
             self.measure();
         }
+        if is_well {
+            if let Err(error) = self.guard.sync() {
+                self.health.failed(&Error::Unavailable(format!("{UNSYNCED}: {error}")));
+            }
+        }
+        is_well
     }
 
     /// Leaves everything in the database file, also in one that was moved.
     pub fn close(&mut self, conn: &Connection) {
-        let is_well = self.look(conn);
+        let is_well = self.look(conn, Duration::ZERO);
         if self.lasting().is_none() && !self.checkpoint(conn, "TRUNCATE", LEAVE_TIMEOUT) {
             log::info!("another process reads the database: its log is left as it is");
         }
@@ -183,9 +203,11 @@ impl Wal {
     }
 
     /// Whether all is as it should be, seen in a transaction that writes nothing.
-    fn look(&mut self, conn: &Connection) -> bool {
-        let begun =
-            self.with_wait(conn, Duration::ZERO, |conn| conn.execute_batch("BEGIN IMMEDIATE"));
+    fn look(&mut self, conn: &Connection, wait: Duration) -> bool {
+        self.health.waits();
+        let begun = self.with_wait(conn, wait, |conn| conn.execute_batch("BEGIN IMMEDIATE"));
+        let begun = begun.map_err(Error::from);
+        self.health.waited(&begun);
         let checked = self.check_begun();
         if begun.is_ok() {
             if let Err(error) = conn.execute_batch("ROLLBACK") {
@@ -213,6 +235,7 @@ impl Wal {
         let checked = self.lasting().map_or(checked, Err);
         let was_faulty = std::mem::replace(&mut self.is_faulty, checked.is_err());
         self.metrics.file_faults.set(self.is_faulty.into());
+        self.health.judged(checked.as_ref().err());
         match &checked {
             Ok(_) if was_faulty => log::info!("the database is at its path again: writes go on"),
             Err(fault) if !was_faulty => log::error!(
@@ -245,6 +268,7 @@ impl Wal {
         self.guard.checkpointed();
         done.unwrap_or_else(|error| {
             log::warn!("a checkpoint failed: {error}");
+            self.health.failed(&error.into());
             false
         })
     }
@@ -278,6 +302,8 @@ impl Wal {
 pub const FAULTY: &str =
     "the database file was moved, replaced or damaged under the server: nothing more is written";
 
+const UNSYNCED: &str = "the database cannot be brought to the disk";
+
 fn renew(conn: &Connection) -> rusqlite::Result<State> {
     conn.prepare_cached(sql::RENEW_FILE_STATE)?.query_row([], |row| row.get(0))
 }
@@ -294,7 +320,9 @@ mod tests {
         let (file, conn) = open_writer(&config).unwrap();
         conn.query_row("SELECT count(*) FROM invoices", [], |_| Ok(())).unwrap();
         let (pressure, malformed) = (WalPressure::default(), Malformed::default());
-        let wal = Wal::new((&file, &conn), &config, Arc::default(), pressure, malformed).unwrap();
+        let health = Health::new(&file, &config).unwrap();
+        let opened = (&file, &conn);
+        let wal = Wal::new(opened, &config, Arc::default(), pressure, malformed, health).unwrap();
         (wal, conn, file, dir)
     }
 

@@ -7,6 +7,7 @@ use rusqlite::Connection;
 
 use crate::error::{Error, Result};
 use crate::model::{Ack, Created, Event};
+use crate::store::sqlite::health::Health;
 use crate::store::sqlite::totals::Totals;
 use crate::store::sqlite::wal::Wal;
 use crate::store::sqlite::{bulk, reconcile};
@@ -16,6 +17,7 @@ use crate::store::write::Transaction;
 pub struct WriteConnection {
     conn: Connection,
     wal: Wal,
+    health: Health,
     /// The highest sequence that is committed.
     committed: Arc<AtomicI64>,
     /// Of the transaction that is open.
@@ -26,8 +28,22 @@ pub struct WriteConnection {
 
 impl WriteConnection {
     /// It keeps the highest committed sequence in `committed`.
-    pub fn new(conn: Connection, wal: Wal, committed: Arc<AtomicI64>) -> WriteConnection {
-        WriteConnection { conn, wal, committed, totals: Totals::default(), saved: None }
+    pub fn new(
+        conn: Connection,
+        wal: Wal,
+        health: Health,
+        committed: Arc<AtomicI64>,
+    ) -> WriteConnection {
+        WriteConnection { conn, wal, health, committed, totals: Totals::default(), saved: None }
+    }
+
+    /// A write that is for nothing but to see whether it succeeds.
+    fn probe(&mut self) {
+        let touched = self.begin().and_then(|()| self.wal.touch(&self.conn));
+        if let Err(error) = touched.and_then(|()| self.commit()) {
+            self.roll_back();
+            self.note(&error);
+        }
     }
 
     fn end(&mut self) {
@@ -45,11 +61,20 @@ impl WriteConnection {
     }
 }
 
+impl Drop for WriteConnection {
+    fn drop(&mut self) {
+        self.health.ended();
+    }
+}
+
 impl Transaction for WriteConnection {
     fn begin(&mut self) -> Result<()> {
         // There is none, unless its rollback failed.
         self.end();
-        self.execute("BEGIN IMMEDIATE")?;
+        self.health.waits();
+        let begun = self.execute("BEGIN IMMEDIATE");
+        self.health.waited(&begun);
+        begun?;
         let begun = self.wal.begun(&self.conn);
         if begun.is_err() {
             self.end();
@@ -65,7 +90,9 @@ impl Transaction for WriteConnection {
         if let Some(last) = totals.last_sequence() {
             self.committed.store(last, Ordering::Release);
         }
-        self.wal.committed(&self.conn)
+        self.wal.committed(&self.conn)?;
+        self.health.committed();
+        Ok(())
     }
 
     fn roll_back(&mut self) {
@@ -112,6 +139,7 @@ impl Transaction for WriteConnection {
 
     fn note(&mut self, error: &Error) {
         self.wal.note(error);
+        self.health.failed(error);
     }
 
     fn rest(&mut self) {
@@ -119,7 +147,11 @@ impl Transaction for WriteConnection {
     }
 
     fn idle(&mut self) {
-        self.wal.idle(&self.conn);
+        let is_well = self.wal.idle(&self.conn);
+        // While all is well nothing is written, and the log stays empty.
+        if is_well && self.health.has_failed() {
+            self.probe();
+        }
     }
 
     fn close(&mut self) {
@@ -182,12 +214,13 @@ mod tests {
         let (store, thread) = Store::open(&config, &Arc::default()).unwrap();
         let create = |id| block_on(store.create(String::new(), upload(id, 1)).unwrap());
         assert!(create("1").is_ok());
-        assert_eq!(store.health(), Ok(()));
+        assert_eq!(store.health(), Vec::<String>::new());
         let found = Error::Malformed("SQLite: on purpose".to_owned());
         store.database().reader().malformed.note(&found);
         let ill = Err(Error::Unavailable(FAULTY.to_owned()));
         assert_eq!(create("2").map(drop), ill);
-        assert_eq!(store.health(), ill);
+        let why = "the database file is malformed: SQLite: on purpose (until a restart)";
+        assert_eq!(store.health(), [why]);
         thread.stop();
     }
 }
