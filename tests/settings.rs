@@ -3,7 +3,7 @@
 #[path = "common/mod.rs"]
 mod common;
 
-use billstream::config::{Range, SETTINGS};
+use billstream::config::{Range, Setting, GROUPS, SETTINGS};
 use billstream::proto::report::{ExportRequest, ListInvoicesRequest, SummaryRequest};
 use billstream::{Config, Error, Server};
 use common::*;
@@ -118,5 +118,56 @@ fn listen_is_a_text_or_a_list() {
     for listen in [vec![], vec!["unix:/run/a,b.sock".to_owned()], two.to_vec()] {
         let config = Config { listen, ..Config::default() };
         assert_eq!(toml::from_str::<Config>(&toml::to_string(&config).unwrap()).unwrap(), config);
+    }
+}
+
+const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/configuration.md");
+
+/// A number of a setting, with the unit that its name has.
+fn amount(name: &str, number: u64) -> String {
+    let units = [(1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
+    let unit = units.iter().find(|(bytes, _)| number >= *bytes && number % bytes == 0);
+    match unit.filter(|_| name.ends_with("_bytes")) {
+        Some((bytes, unit)) => format!("{} {unit}", number / bytes),
+        None => number.to_string(),
+    }
+}
+
+fn row(setting: &Setting, defaults: &toml::Table) -> String {
+    let name = setting.name;
+    let default = match &defaults[name] {
+        // It is another one on each machine.
+        _ if name == "cq_threads" => "half the cores".to_owned(),
+        toml::Value::Integer(number) => amount(name, *number as u64),
+        toml::Value::String(text) if text.is_empty() => "none".to_owned(),
+        other => format!("`{other}`"),
+    };
+    let range = match setting.range {
+        Range::Numbers(min, max) => format!("{} to {}", amount(name, min), amount(name, max)),
+        Range::Text(kind) => kind.to_owned(),
+        Range::List(kind) => format!("a list of {kind}"),
+    };
+    let doc: Vec<_> = setting.doc.lines().map(str::trim).collect();
+    format!("| `{name}` | {default} | {range} | {} |\n", doc.join(" ").replace('|', "\\|"))
+}
+
+/// What the code says of its settings, as the page has it. (`BILLSTREAM_TEST_REWRITE=1` writes it there.)
+#[test]
+fn the_table_in_the_docs_is_that_of_the_code() {
+    let defaults = toml::Table::try_from(Config::default()).unwrap();
+    let tables = GROUPS.iter().map(|group| {
+        let settings = SETTINGS.iter().filter(|setting| setting.group == group.name);
+        let rows: String = settings.map(|setting| row(setting, &defaults)).collect();
+        let head = "| setting | default | range | what it is |\n|---|---|---|---|\n";
+        format!("\n### {}: `[{}]`\n\n{head}{rows}", group.title, group.name)
+    });
+    let tables: String = tables.collect();
+    let page = std::fs::read_to_string(PAGE).unwrap();
+    let end_of_prose = page.find(" -->\n").unwrap() + " -->\n".len();
+    let expected = format!("{}{tables}", &page[..end_of_prose]);
+    if std::env::var_os("BILLSTREAM_TEST_REWRITE").is_some() {
+        std::fs::write(PAGE, &expected).unwrap();
+    } else {
+        assert!(page == expected, "docs/configuration.md is old: see the comment above its table");
     }
 }

@@ -1,11 +1,12 @@
 //! The command line: flags to calls, rows to stdout, failures to exit codes.
 //!
 //! One file a command; what they share is in [`failure`] (messages and exit codes), [`environment`],
-//! [`settings`], [`connection`], [`filter`], [`input`] and [`rows`] (reading: [`beginning`], [`csv_rows`]
+//! [`settings`], [`advice`] over [`machine`], [`connection`], [`filter`], [`input`] and [`rows`] (reading: [`beginning`], [`csv_rows`]
 //! over [`csv_records`], [`ndjson_rows`]), [`output`], [`table`], [`invoices`], [`acks`] and [`totals`]
 //! (writing), [`interrupt`], [`progress`], [`stderr`], [`nearest`] and [`values`].
 
 mod acks;
+mod advice;
 mod beginning;
 mod connection;
 mod csv_records;
@@ -21,6 +22,7 @@ mod interrupt;
 mod invoices;
 mod list;
 mod logging;
+mod machine;
 mod ndjson_rows;
 mod nearest;
 mod output;

@@ -161,7 +161,7 @@ fn grpc_server(
 }
 
 fn log_limits(config: &Config) {
-    log::info!(
+    log::debug!(
         "an export holds at most {} bytes = (export_queue_chunks + 2) * (2 * export_chunk_bytes + a row); \
          all streams at their limits at most {} MiB; all peers together at most {} MiB = grpc_memory_bytes + \
          streams, and the caches of the database beside it",

@@ -87,7 +87,11 @@ fn a_wrong_configuration_is_exit_code_2_and_is_named_with_its_place() {
         fs::write(&config, text).unwrap();
         run(&["check", "--config", &text_of(&config)])
     };
-    file("max_export = 9").fails(2, "c.toml: unknown setting \"max_export\"");
+    file("max_export = 9")
+        .fails(2, "c.toml: unknown setting \"max_export\"; is it max_exports of [exports]?");
+    file("[uploads]\nmax_exports = 9")
+        .fails(2, "max_exports is not of [uploads], but of [exports]");
+    file("[exports]\nmax_exports = 0").fails(2, "c.toml: max_exports: 0 is not in 1 to 100000");
     file("max_exports = \"9\"")
         .fails(2, "max_exports = \"9\": expected a whole number, 1 to 100000");
     file("max_exports = ").fails(2, "c.toml: TOML parse error");
@@ -101,6 +105,46 @@ fn a_wrong_configuration_is_exit_code_2_and_is_named_with_its_place() {
     Process::start(command)
         .output()
         .fails(2, "BILLSTREAM_MAX_UPLOADS \"-1\": expected a whole number");
+}
+
+/// The binary with what needs no database: the address serves everyone, and the power may take what was said.
+#[test]
+fn check_and_serve_say_what_is_unwise_and_what_to_try() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = text_of(&dir.path().join("bills.db"));
+    let given = ["--db", &db, "--listen", "0.0.0.0:0", "--synchronous", "normal"];
+    let mut command = billstream(&[&["serve"], &given[..]].concat());
+    let mut process = Process::start_with(command.env("RUST_LOG", "info"));
+    let line = process.lines().recv_timeout(DEADLINE).unwrap();
+    let port = line.strip_prefix("listening on 0.0.0.0:").unwrap();
+    process.says(&format!("try it from here: billstream summary --addr 127.0.0.1:{port}\n"));
+    let warnings = ["0.0.0.0:0 is not loopback", "synchronous is normal: what was acknowledged"];
+    for warning in warnings {
+        process.says(warning);
+    }
+    process.signal("TERM");
+    assert_eq!(process.wait(), 0);
+    assert!(!process.stderr().contains("holds at most"), "a formula is for those who ask");
+
+    let report = run(&[&["check"], &given[..]].concat()).ok();
+    for warning in warnings {
+        assert!(report.contains(&format!("warning: {warning}")), "{report}");
+    }
+    for line in ["[sqlite]", "synchronous = \"normal\"  # --synchronous"] {
+        assert!(report.lines().any(|printed| printed == line), "{report}");
+    }
+    assert!(report.contains("memory for all clients: at most "), "{report}");
+    assert!(!report.contains("# default"), "{report}");
+}
+
+#[test]
+fn the_help_shows_a_dozen_settings_and_all_where_it_is_asked_for_all() {
+    let [help, all] = ["--help", "--help-all"].map(|flag| run(&["serve", flag]).ok());
+    for help in [&help, &all] {
+        assert!(help.contains("--max-exports") && help.contains("--help-all"), "{help}");
+    }
+    assert!(!help.contains("--park-after-ms"), "{help}");
+    assert!(all.contains("env: BILLSTREAM_PARK_AFTER_MS]"), "{all}");
 }
 
 #[test]
