@@ -58,7 +58,8 @@ settings! {
         db: PathBuf = PathBuf::from("billstream.db"), is "a path", in help often;
         /// What to listen on: HOST:PORT, where port 0 takes a free one, or unix:PATH; several of them with
         /// commas between, or as a list. The socket file of a server that is gone is replaced.
-        listen: Vec<String> = vec!["127.0.0.1:50051".to_owned()], each "HOST:PORT or unix:PATH", with "super::addresses", in help often;
+        listen: Vec<String> = vec!["127.0.0.1:50051".to_owned()], each "HOST:PORT or unix:PATH",
+            with "super::addresses", in help often;
     }
 
     /// Connections and messages

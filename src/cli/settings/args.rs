@@ -88,7 +88,7 @@ mod tests {
     #[test]
     fn the_short_help_has_a_dozen_and_the_long_one_all() {
         let defaults = super::super::defaults();
-        let mut command = add(Command::new("serve"), &defaults);
+        let mut command = add(Command::new("serve").term_width(0), &defaults);
         let (short, long) =
             (command.render_help().to_string(), command.render_long_help().to_string());
         let shown = |help: &str, setting: &Setting| {
