@@ -3,7 +3,7 @@
 //! One file a command; what they share is in [`failure`] (messages and exit codes), [`environment`],
 //! [`settings`], [`advice`] over [`machine`], [`connection`], [`filter`], [`input`] and [`rows`] (reading: [`beginning`], [`csv_rows`]
 //! over [`csv_records`], [`ndjson_rows`]), [`output`], [`table`], [`invoices`], [`acks`] and [`totals`]
-//! (writing), [`interrupt`], [`progress`], [`stderr`], [`nearest`] and [`values`].
+//! (writing), [`interrupt`], [`progress`], [`stderr`], [`logging`], [`systemd`], [`nearest`] and [`values`].
 
 mod acks;
 mod advice;
@@ -14,6 +14,7 @@ mod csv_rows;
 mod environment;
 mod export;
 mod failure;
+mod files;
 mod filter;
 mod generate;
 mod import;
@@ -33,6 +34,7 @@ mod serve;
 mod settings;
 mod stderr;
 mod summary;
+mod systemd;
 mod table;
 mod totals;
 mod values;
@@ -74,6 +76,9 @@ enum Command {
     Check(serve::Check),
     Backup(serve::Backup),
     Restore(serve::Restore),
+    Config(files::Config),
+    Completions(files::Completions),
+    Man(files::Man),
 }
 
 /// Runs the command line of this process.
@@ -108,6 +113,9 @@ impl Command {
             Command::Check(args) => serve::check(args),
             Command::Backup(args) => serve::backup(args),
             Command::Restore(args) => serve::restore(args),
+            Command::Config(args) => files::config(args),
+            Command::Completions(args) => files::completions(args),
+            Command::Man(args) => files::man(args),
         }
     }
 }

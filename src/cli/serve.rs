@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
+use std::time::Duration;
 use std::{process, thread};
 
 use clap::Args;
@@ -16,7 +17,7 @@ use super::failure::{Failure, Result};
 use super::logging::log_from;
 use super::settings::Settings;
 use super::stderr::say;
-use super::{advice, machine};
+use super::{advice, machine, systemd};
 
 const SERVE: &str = "\
 Prints `listening on HOST:PORT` on stdout once it serves, a line an address. The limit on open files is raised to the
@@ -91,11 +92,13 @@ pub fn serve(args: &Serve) -> Result<()> {
     let server = Server::start(config.clone())?;
     let lines = server.addresses().iter().map(|address| format!("listening on {address}\n"));
     print(&lines.collect::<String>())?;
+    systemd::serving(server.addresses());
     if let Some(address) = server.addresses().first() {
         log::info!("try it from here: billstream summary --addr {}", near(address));
     }
     log_advice(&config);
     signals.forever().next();
+    systemd::stopping(Duration::from_millis(config.drain_timeout_ms));
     thread::spawn(move || {
         signals.forever().next();
         process::exit(1);
@@ -172,7 +175,8 @@ pub fn restore(args: &Restore) -> Result<()> {
     Ok(())
 }
 
-fn print(text: &str) -> Result<()> {
+/// Prints on stdout, at once.
+pub fn print(text: &str) -> Result<()> {
     let mut out = std::io::stdout().lock();
     out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(Failure::stdout)
 }

@@ -155,6 +155,11 @@ fn check(name: &str, value: &Value, default: &Value, place: &str) -> Result<()> 
 }
 
 impl InForce {
+    /// Whether a flag, a variable or the file has it.
+    pub fn is_given(&self, name: &str) -> bool {
+        self.origins.contains_key(name)
+    }
+
     /// A value that is well formed but cannot be: says where each setting of the message stands.
     fn explain(&self, error: Error) -> Failure {
         let Error::Invalid(violations) = &error else {
