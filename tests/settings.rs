@@ -126,7 +126,7 @@ const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/configuration.md")
 /// A number of a setting, with the unit that its name has.
 fn amount(name: &str, number: u64) -> String {
     let units = [(1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
-    let unit = units.iter().find(|(bytes, _)| number >= *bytes && number % bytes == 0);
+    let unit = units.iter().find(|(bytes, _)| number >= *bytes && number.is_multiple_of(*bytes));
     match unit.filter(|_| name.ends_with("_bytes")) {
         Some((bytes, unit)) => format!("{} {unit}", number / bytes),
         None => number.to_string(),

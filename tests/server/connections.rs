@@ -59,26 +59,35 @@ fn a_connection_of_age_ends_with_its_calls_after_the_grace() {
     client.get_summary(&SummaryRequest::new(), options).unwrap();
 }
 
+/// How many pings of ten are answered, each sent when the one before has been.
+fn answered_pings(min_ping_interval_ms: u64) -> usize {
+    let server = TestServer::start(Config { min_ping_interval_ms, ..Config::default() });
+    let mut http2 = Http2::connect(&server.addr());
+    for answered in 0..10 {
+        let sent = http2.send(&Frame::new(PING, 0, 0, [7; 8]));
+        let is_answer =
+            |frame: &Frame| frame.kind == GOAWAY || (frame.kind == PING && frame.flags & ACK != 0);
+        match sent.and_then(|()| http2.receive_until(is_answer)) {
+            Ok(frame) if frame.kind == PING => {}
+            Ok(goaway) => {
+                assert_eq!(goaway.error_code(), ENHANCE_YOUR_CALM);
+                return answered;
+            }
+            // A ping that comes after it was closed has the system drop what the server said last.
+            Err(end) => {
+                assert!(end.kind() != ErrorKind::WouldBlock, "{end}");
+                return answered;
+            }
+        }
+    }
+    10
+}
+
 #[test]
 fn pings_in_haste_close_a_connection_and_without_a_limit_they_do_not() {
-    let pings = |min_ping_interval_ms: u64| {
-        let server = TestServer::start(Config { min_ping_interval_ms, ..Config::default() });
-        let mut http2 = Http2::connect(&server.addr());
-        // The first is in time; with the fourth the patience of the server ends, and one more would find a
-        // closed socket, which drops what the server said last.
-        for _ in 0..4 {
-            http2.send(&Frame::new(PING, 0, 0, [7; 8])).unwrap();
-        }
-        let mut answers = 0;
-        let goaway = http2.receive_until(|frame| {
-            answers += usize::from(frame.kind == PING && frame.flags & ACK != 0);
-            frame.kind == GOAWAY || answers == 4
-        });
-        let goaway = goaway.ok().filter(|frame| frame.kind == GOAWAY);
-        (answers, goaway.map(|frame| frame.error_code()))
-    };
-    assert_eq!(pings(10_000).1, Some(ENHANCE_YOUR_CALM));
-    assert_eq!(pings(0), (4, None));
+    let answered = answered_pings(10_000);
+    assert!((3..=5).contains(&answered), "{answered}");
+    assert_eq!(answered_pings(0), 10);
 }
 
 #[test]
