@@ -58,12 +58,23 @@ fn the_package_installs_serves_and_is_removed() {
     let tests = Path::new(ROOT).join("tests/packaging");
     let mut boot = Command::new("timeout");
     boot.args(["--signal=KILL", "240"]).arg(tests.join("boot.sh")).arg(dir.path());
-    let booted = boot.arg(tests.join("trial.sh")).arg(&package).output().unwrap();
+    let override_conf = dir.path().join("override.conf");
+    fs::write(&override_conf, units_of_the_page()).unwrap();
+    let booted = boot.arg(tests.join("trial.sh")).arg(&package).arg(override_conf);
+    let booted = booted.output().unwrap();
     let printed = fs::read_to_string(dir.path().join("output")).unwrap_or_default();
     println!("{printed}");
     let errors = String::from_utf8_lossy(&booted.stderr);
     assert!(printed.ends_with("\nthe trial is over\n"), "{}: {errors}", booted.status);
     assert!(booted.status.success(), "{}: {errors}", booted.status);
+}
+
+/// What docs/install.md has `systemctl edit` allow the server more.
+fn units_of_the_page() -> String {
+    let page = read("docs/install.md");
+    let blocks = page.split("```ini\n").skip(1).map(|rest| rest.split("```").next().unwrap());
+    let lines = blocks.flat_map(str::lines).map(|line| line.trim().to_owned() + "\n");
+    lines.collect()
 }
 
 fn holds_what_is_installed(package: &Path) {
