@@ -92,7 +92,8 @@ mod tests {
         let (short, long) =
             (command.render_help().to_string(), command.render_long_help().to_string());
         let shown = |help: &str, setting: &Setting| {
-            let mut words = help.split_whitespace();
+            // That of a switch has its value behind it, in brackets.
+            let mut words = help.split_whitespace().filter_map(|word| word.split('[').next());
             words.any(|word| word == format!("--{}", flag(setting.name)))
         };
         for setting in SETTINGS {
