@@ -62,7 +62,7 @@
 //! | 4 | `grpc`: binds the calls to grpcio: sinks, metadata, codecs · [`services`]: health and reflection |
 //! | 3 | `calls`: the rpcs without a transport; admission, validation, times, the one table of statuses |
 //! | 2 | `store`: the database as verbs, with SQLite below · [`bridge`]: channels between threads and futures · `workers`: threads |
-//! | 1 | [`config`] · [`model`] · [`error`] · `method` · [`metrics`] · `peer` · [`proto`] · `status` · [`stop`] |
+//! | 1 | `certificate` · [`config`] · [`model`] · [`error`] · `method` · [`metrics`] · `peer` · [`proto`] · `status` · [`stop`] |
 //!
 //! The rules, to which `tests/house_rules.rs` holds the code, and the table to the imports:
 //!
@@ -83,6 +83,7 @@
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 
+mod certificate;
 pub mod config;
 pub mod error;
 mod method;

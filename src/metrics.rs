@@ -85,6 +85,8 @@ metrics! {
     /// Calls that were refused, or ended, for a limit of the configuration; `limit` is the setting. (A share of
     /// a limit counts as that limit.)
     pub(crate) limit_reached: Family<Limit>;
+    /// Calls of clients whose certificate has no name of `tls_allowed_clients`.
+    pub clients_refused: Counter;
     /// Rows that exports read from SQLite, whether they matched or not.
     pub rows_scanned: Counter;
     /// Rows that were handed to the clients of exports.

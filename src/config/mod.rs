@@ -79,7 +79,8 @@ impl Config {
                 let is_in = (min..=max).contains(&value);
                 (!is_in).then(|| Violation::new(name, format!("{value} is not in {range}")))
             });
-        let violations: Violations = out_of_range.chain(self.unusable_spool_dir()).collect();
+        let violations: Violations =
+            out_of_range.chain(self.unusable_spool_dir()).chain(self.missing_for_tls()).collect();
         match violations.count() {
             0 => Ok(()),
             _ => Err(Error::Invalid(violations)),
@@ -93,6 +94,22 @@ impl Config {
         let error = is_given.then(|| tempfile::tempfile_in(dir).err())??;
         let why = format!("no file can be made in {}: {error}", dir.display());
         Some(Violation::new("spool_dir", why))
+    }
+
+    /// Of the settings of TLS each needs the one before it; the key and the certificate need each other.
+    fn missing_for_tls(&self) -> Option<Violation> {
+        let [cert, key, client_ca] = [&self.tls_cert, &self.tls_key, &self.tls_client_ca]
+            .map(|path| !path.as_os_str().is_empty());
+        let needs = |name: &str, other: &str| Some(Violation::new(name, format!("needs {other}")));
+        match (cert, key, client_ca) {
+            (true, false, _) => needs("tls_cert", "tls_key"),
+            (false, true, _) => needs("tls_key", "tls_cert"),
+            (false, _, true) => needs("tls_client_ca", "tls_cert and tls_key"),
+            (_, _, false) if !self.tls_allowed_clients.is_empty() => {
+                needs("tls_allowed_clients", "tls_client_ca")
+            }
+            _ => None,
+        }
     }
 
     /// The largest InvoiceBatch of a client that is quick, in bytes of rows. Its size costs nothing where
@@ -135,13 +152,16 @@ const MAX_EVENT_BYTES: usize = 2 * 128 + 1024 + 128;
 /// The largest acknowledgement in bytes: an id, and a message that quotes 64 bytes with escapes.
 const MAX_ACK_BYTES: usize = 128 + 768;
 
-/// A list of addresses, which may be written as one text.
-mod addresses {
+/// A list of texts, which may be written as one with commas.
+mod list {
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
     #[derive(Deserialize, Serialize)]
-    #[serde(untagged, expecting = "expected HOST:PORT, unix:PATH, or a list of them")]
-    enum Addresses {
+    #[serde(
+        untagged,
+        expecting = "expected a text, with commas between several, or a list of texts"
+    )]
+    enum Texts {
         Text(String),
         List(Vec<String>),
     }
@@ -151,8 +171,8 @@ mod addresses {
         to: S,
     ) -> std::result::Result<S::Ok, S::Error> {
         match list {
-            [one] if !one.contains(',') => Addresses::Text(one.clone()),
-            list => Addresses::List(list.to_vec()),
+            [one] if !one.contains(',') => Texts::Text(one.clone()),
+            list => Texts::List(list.to_vec()),
         }
         .serialize(to)
     }
@@ -160,12 +180,12 @@ mod addresses {
     pub fn deserialize<'a, D: Deserializer<'a>>(
         from: D,
     ) -> std::result::Result<Vec<String>, D::Error> {
-        Ok(match Addresses::deserialize(from)? {
-            Addresses::Text(text) => {
+        Ok(match Texts::deserialize(from)? {
+            Texts::Text(text) => {
                 let all = text.split(',').map(str::trim).filter(|one| !one.is_empty());
                 all.map(str::to_owned).collect()
             }
-            Addresses::List(list) => list,
+            Texts::List(list) => list,
         })
     }
 }

@@ -58,8 +58,26 @@ settings! {
         db: PathBuf = PathBuf::from("billstream.db"), is "a path", in help often;
         /// What to listen on: HOST:PORT, where port 0 takes a free one, or unix:PATH; several of them with
         /// commas between, or as a list. The socket file of a server that is gone is replaced.
-        listen: Vec<String> = vec!["127.0.0.1:50051".to_owned()], each "HOST:PORT or unix:PATH",
-            with "super::addresses", in help often;
+        listen: Vec<String> = vec!["127.0.0.1:50051".to_owned()], each "HOST:PORT or unix:PATH", with "super::list", in help often;
+    }
+
+    /// TLS, and who may call
+    tls {
+        /// The server's certificate and those between it and its authority, PEM; together with `tls_key` it has
+        /// every HOST:PORT speak TLS and nothing else (a unix: socket is for those who may open its file). The
+        /// files of TLS are looked at each second and taken when they have changed; a bad new one is not.
+        tls_cert: PathBuf = PathBuf::new(), is "a PEM file, or nothing", in help often;
+        /// The key of `tls_cert`, PEM, not encrypted.
+        tls_key: PathBuf = PathBuf::new(), is "a PEM file, or nothing", in help often;
+        /// The authorities of clients, PEM: with it a client needs a certificate that one of them has signed.
+        tls_client_ca: PathBuf = PathBuf::new(), is "a PEM file, or nothing", in help often;
+        /// The clients that may call, of those that `tls_client_ca` vouches for: each a name of a certificate,
+        /// which is a subject alternative name (DNS, URI, e-mail, IP) or the common name, letter by letter;
+        /// several with commas between, or as a list. Others get PERMISSION_DENIED. Nothing: all may.
+        tls_allowed_clients: Vec<String> = Vec::new(), each "a name of a certificate", with "super::list";
+        /// Serves on addresses that other machines reach, although everyone there can read and call, since there
+        /// is no TLS. Without this such an address is refused at the start.
+        insecure_public: bool = false, is "true or false";
     }
 
     /// Connections and messages

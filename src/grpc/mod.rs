@@ -7,6 +7,7 @@
 //! | `unary`, `export`, `bulk_create`, `reconcile` | the rpcs |
 //! | `call` | what all have in common: the first message, and the end |
 //! | `codec`, `status` | messages and statuses on the wire |
+//! | `identity` | who calls, by certificate |
 //! | `methods` | the rpcs by name, as their clients see them |
 //! | `echo`, `poller` | the threads of gRPC |
 //! | `decoders` | what a client's bytes become: for tests and fuzzing |
@@ -18,6 +19,7 @@ pub mod codec;
 pub mod decoders;
 pub mod echo;
 mod export;
+pub mod identity;
 pub mod methods;
 pub mod poller;
 mod reconcile;

@@ -8,13 +8,14 @@ use protobuf::descriptor::FileDescriptorProto;
 use crate::calls::Core;
 use crate::config::Config;
 use crate::error::{Error, Result};
-use crate::grpc::{self, echo::Echoes, poller::Poller, Shared};
+use crate::grpc::{self, echo::Echoes, identity::AllowedClients, poller::Poller, Shared};
 
 use super::health::{Services, Watching};
 use super::listeners::Address;
 use super::patches::{core_is_patched, UNPATCHED};
 use super::stop::Running;
 use super::threads::{is_thread_of, Environments, Hold};
+use super::tls::{check_public, Tls};
 use super::{channel, Server, SLOTS_PER_CQ};
 
 /// A server that is to start, with what a [`Config`] cannot hold.
@@ -97,6 +98,7 @@ impl Builder {
         }
         let listen = self.config.listen.iter().map(|listen| Address::resolve(listen));
         let listen = listen.collect::<Result<Vec<_>>>()?;
+        listen.iter().try_for_each(|address| check_public(&self.config, address))?;
         let running = self.run()?;
         let shared = Arc::clone(&running.shared);
         let monitor = running.watching.monitor.clone();
@@ -113,6 +115,7 @@ impl Builder {
     /// Starts all but the service of calls.
     fn run(self) -> Result<Running> {
         let Builder { config, mut services, descriptors, environment } = self;
+        let tls = Tls::start(&config)?;
         let (core, threads) = Core::start(config)?;
         let envs = Environments::start(core.config.cq_threads, environment);
         let poller = Poller::start(&envs.poller_env);
@@ -124,7 +127,7 @@ impl Builder {
         services.extend(standard.all());
         let grpc = grpc_server(&envs.env, &shared, services);
         let watching = Watching::start(shared.core.store.clone(), standard)?;
-        Ok(Running { grpc: grpc?, envs, hold, shared, threads, watching, has_own_services })
+        Ok(Running { grpc: grpc?, envs, hold, shared, threads, watching, has_own_services, tls })
     }
 }
 
@@ -133,7 +136,7 @@ impl Server {
     fn serve(&mut self, listen: Vec<Address>) -> Result<()> {
         let Some(running) = &mut self.running else { return Ok(()) };
         for address in listen {
-            self.addresses.push(address.bind(&mut running.grpc)?);
+            self.addresses.push(address.bind(&mut running.grpc, running.tls.as_ref())?);
         }
         // Before the first call may be answered.
         running.threads.store.keep();
@@ -153,6 +156,10 @@ fn grpc_server(
     let builder = ServerBuilder::new(Arc::clone(env))
         .channel_args(channel(env, &shared.core.config).build_args())
         .requests_slot_per_cq(SLOTS_PER_CQ);
+    let builder = match AllowedClients::new(shared) {
+        Some(checker) => builder.add_checker(checker),
+        None => builder,
+    };
     let services = services.into_iter().chain([grpc::service(shared)]);
     services
         .fold(builder, ServerBuilder::register_service)

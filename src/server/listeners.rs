@@ -12,6 +12,8 @@ use grpcio::ServerCredentials;
 
 use crate::error::{Error, Result};
 
+use super::tls::Tls;
+
 /// An address that a server listens on. It is written as clients take it: `127.0.0.1:50051` or
 /// `unix:/run/bills.sock`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,14 +54,26 @@ impl Address {
         addresses.next().map(Address::Tcp).ok_or_else(|| unusable(&"it has no address"))
     }
 
-    /// Has `grpc` listen here; where that is.
-    pub(super) fn bind(self, grpc: &mut grpcio::Server) -> Result<Address> {
+    /// Whether only this machine reaches it.
+    pub(super) fn is_local(&self) -> bool {
+        match self {
+            Address::Tcp(address) => address.ip().to_canonical().is_loopback(),
+            Address::Unix(_) => true,
+        }
+    }
+
+    /// Has `grpc` listen here; where that is. A socket file has no TLS: its permissions say who may open it.
+    pub(super) fn bind(self, grpc: &mut grpcio::Server, tls: Option<&Tls>) -> Result<Address> {
         let refused = |why: String| Error::Unavailable(format!("cannot listen on {self}: {why}"));
         if let Address::Unix(path) = &self {
             make_room(path).map_err(refused)?;
         }
+        let credentials = match (&self, tls) {
+            (Address::Tcp(_), Some(tls)) => tls.credentials(),
+            _ => ServerCredentials::insecure(),
+        };
         let port = grpc
-            .add_listening_port(self.to_string(), ServerCredentials::insecure())
+            .add_listening_port(self.to_string(), credentials)
             .map_err(|_| refused(self.why_not()))?;
         Ok(match self {
             Address::Tcp(address) => Address::Tcp(SocketAddr::new(address.ip(), port)),
@@ -73,7 +87,10 @@ impl Address {
             Address::Tcp(address) => TcpListener::bind(address).map(drop),
             Address::Unix(path) => UnixListener::bind(path).and_then(|_| fs::remove_file(path)),
         };
-        tried.map_or_else(|e| e.to_string(), |()| "gRPC refuses the address".to_owned())
+        tried.map_or_else(
+            |e| e.to_string(),
+            |()| "gRPC refuses the address or the certificate".to_owned(),
+        )
     }
 }
 

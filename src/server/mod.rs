@@ -18,6 +18,8 @@ mod listeners;
 mod patches;
 mod stop;
 mod threads;
+mod tls;
+mod watch;
 
 pub use crate::store::{backup, check, restore, CheckReport, Restored};
 pub use builder::Builder;

@@ -18,6 +18,7 @@ use crate::stop::{Reason, Stop};
 
 use super::health::{Monitor, Watching};
 use super::threads::{Environments, Hold};
+use super::tls::Tls;
 
 /// How long cancelled calls may take to end before a stop goes on without them.
 const CANCEL_TIMEOUT: Duration = Duration::from_secs(2);
@@ -60,6 +61,7 @@ pub struct Running {
     pub watching: Watching,
     /// Whether calls may be open that are not counted.
     pub has_own_services: bool,
+    pub tls: Option<Tls>,
 }
 
 impl Running {
@@ -67,7 +69,8 @@ impl Running {
     pub fn stop(self) -> Result<Stopped> {
         let start = Instant::now();
         let metrics = Arc::clone(&self.shared.core.metrics);
-        let Running { mut grpc, envs, hold, shared, threads, watching, has_own_services } = self;
+        let Running { mut grpc, envs, hold, shared, threads, watching, has_own_services, tls } =
+            self;
         let monitor = &watching.monitor;
         monitor.draining();
         let stopped = hold.during(|| grpc.shutdown());
@@ -80,7 +83,7 @@ impl Running {
         shared.poller.close();
         drop(grpc);
         let all_ended = envs.stop(CANCEL_TIMEOUT);
-        drop(sweeping);
+        drop((sweeping, tls));
         let report = Stopped {
             drained: metrics.calls_ok.get() - ok,
             cancelled: metrics.calls_failed.get() - failed,
