@@ -63,14 +63,13 @@ impl Certificate {
 
     /// Refuses a text without the private key of this certificate.
     pub fn check_key(&self, pem: &[u8]) -> Result<()> {
+        let is_encrypted = |text: &str| pem.windows(text.len()).any(|it| it == text.as_bytes());
+        if ENCRYPTED.into_iter().any(is_encrypted) {
+            return Err("the key is encrypted; `openssl pkey` writes it as it has to be".to_owned());
+        }
         let mut keys =
             blocks(pem)?.into_iter().filter(|block| block.label.ends_with("PRIVATE KEY"));
         let key = keys.next().ok_or("there is no PRIVATE KEY in it")?;
-        let is_encrypted = key.label.starts_with("ENCRYPTED")
-            || pem.windows(ENCRYPTED.len()).any(|words| words == ENCRYPTED);
-        if is_encrypted {
-            return Err("the key is encrypted; `openssl pkey` writes it as it has to be".to_owned());
-        }
         // In each of its forms a private key has its public one with it. (One of EC may be without, from a few
         // tools.)
         match key.contents.windows(self.public.len()).any(|bytes| bytes == self.public) {
@@ -104,8 +103,8 @@ pub fn check_authorities(pem: &[u8]) -> Result<()> {
     read_all(pem)?.iter().try_for_each(|pem| parse(pem).map(drop))
 }
 
-/// What an encrypted key of the older form says.
-const ENCRYPTED: &[u8] = b"Proc-Type: 4,ENCRYPTED";
+/// What an encrypted key says, in the newer and in the older form.
+const ENCRYPTED: [&str; 2] = ["BEGIN ENCRYPTED PRIVATE KEY", "Proc-Type: 4,ENCRYPTED"];
 
 /// The certificates of a text, at least one.
 fn read_all(pem: &[u8]) -> Result<Vec<Pem>> {

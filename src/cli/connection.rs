@@ -17,6 +17,7 @@ use super::failure::{describe, Failure, Result};
 use super::interrupt;
 use super::logging::log_from;
 use super::progress::Progress;
+use super::security::{self, Security};
 
 /// The flags of every command that is a client.
 pub struct Connection(Flags);
@@ -45,6 +46,8 @@ struct Flags {
     /// trying again may help; counted anew after each progress. 0: fail at once
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     retry_for_secs: u64,
+    #[command(flatten)]
+    security: Security,
 }
 
 impl Args for Connection {
@@ -76,7 +79,8 @@ impl FromArgMatches for Connection {
 /// which a flag is to win over.
 fn refuse_both(matches: &ArgMatches) -> std::result::Result<(), clap::Error> {
     let is_flag = |name| matches.value_source(name) == Some(ValueSource::CommandLine);
-    for (name, shown) in [("addr", "--addr <ADDRESS>"), ("http_proxy", "--http-proxy")] {
+    let of_a_server = [("addr", "--addr <ADDRESS>"), ("http_proxy", "--http-proxy")];
+    for (name, shown) in of_a_server.into_iter().chain(security::FLAGS) {
         if is_flag("db") && is_flag(name) {
             let mut error = clap::Error::new(ErrorKind::ArgumentConflict);
             for (kind, arg) in
@@ -102,11 +106,10 @@ impl Connection {
     pub fn client_or_new_file(&self, progress: &Progress) -> Result<Client> {
         // Before a file is opened, which an interrupted process would leave with its log.
         interrupt::watch()?;
-        let Flags { addr, db, http_proxy, retry_for_secs: seconds } = &self.0;
-        let client = match (db, http_proxy) {
-            (Some(db), _) => open(db)?,
-            (None, true) => Client::connect_through_proxy(addr),
-            (None, false) => Client::connect(addr),
+        let Flags { addr, db, http_proxy, retry_for_secs: seconds, security } = &self.0;
+        let client = match db {
+            Some(db) => open(db)?,
+            None => security.connect(addr, *http_proxy)?,
         };
         let (seconds, note) = (*seconds, progress.notes());
         let client = client.with_retries(Duration::from_secs(seconds));

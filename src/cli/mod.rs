@@ -1,7 +1,8 @@
 //! The command line: flags to calls, rows to stdout, failures to exit codes.
 //!
 //! One file a command; what they share is in [`failure`] (messages and exit codes), [`environment`],
-//! [`settings`], [`advice`] over [`machine`], [`connection`], [`filter`], [`input`] and [`rows`] (reading: [`beginning`], [`csv_rows`]
+//! [`settings`], [`advice`] over [`machine`], [`connection`], [`security`], [`filter`],
+//! [`input`] and [`rows`] (reading: [`beginning`], [`csv_rows`]
 //! over [`csv_records`], [`ndjson_rows`]), [`output`], [`table`], [`invoices`], [`acks`] and [`totals`]
 //! (writing), [`interrupt`], [`progress`], [`stderr`], [`logging`], [`systemd`], [`nearest`] and [`values`].
 
@@ -30,6 +31,7 @@ mod output;
 mod progress;
 mod reconcile;
 mod rows;
+mod security;
 mod serve;
 mod settings;
 mod stderr;

@@ -5,6 +5,7 @@ mod export;
 mod grpc;
 mod invoices;
 mod local;
+mod options;
 mod reconcile;
 mod retry;
 mod stub;
@@ -20,6 +21,7 @@ use std::time::Duration;
 pub use crate::status::{Code, Status as Error};
 pub use export::Export;
 pub use invoices::{InvoiceRef, Invoices, Malformed};
+pub use options::ConnectOptions;
 pub use reconcile::{Acks, Events, Reconcile};
 pub use retry::Retry;
 #[doc(hidden)]
@@ -115,19 +117,20 @@ impl Client {
     /// A client of the server at `addr` (HOST:PORT) over gRPC, with a thread of its own. It goes straight to the
     /// server, whatever proxy the environment names.
     pub fn connect(addr: &str) -> Client {
-        Client::over(Transport::Grpc(grpc::Connection::new(addr, Stub::new(addr))))
+        let options = ConnectOptions::default();
+        Client::over(Transport::Grpc(grpc::Connection::new(addr, Stub::new(addr), &options)))
     }
 
-    /// As [`Client::connect`], through the proxy that `http_proxy`, `https_proxy` and `no_proxy` name in the
-    /// environment.
+    /// As [`Client::connect`], with TLS, a token, or a proxy.
     ///
-    /// ```no_run
-    /// // With `https_proxy=http://proxy.example:3128` in the environment.
-    /// let client = billstream::Client::connect_through_proxy("bills.example:50051");
-    /// # client.summary(&Default::default()).unwrap();
-    /// ```
-    pub fn connect_through_proxy(addr: &str) -> Client {
-        Client::over(Transport::Grpc(grpc::Connection::new(addr, Stub::through_proxy(addr))))
+    /// # Errors
+    ///
+    /// [`Error::Invalid`](crate::Error::Invalid) for options that cannot be, or that would send a token for
+    /// everyone to read. What the server thinks of them shows at the first call.
+    pub fn connect_with(addr: &str, options: &ConnectOptions) -> crate::Result<Client> {
+        options.check(addr)?;
+        let stub = Stub::with_options(addr, options);
+        Ok(Client::over(Transport::Grpc(grpc::Connection::new(addr, stub, options))))
     }
 
     /// A client of the database file `db`, which no server may have meanwhile; it is created where it does not

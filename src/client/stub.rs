@@ -7,11 +7,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use grpcio::{
-    CallOption, Channel, ChannelBuilder, ClientCStreamReceiver, ClientCStreamSender,
-    ClientDuplexReceiver, ClientDuplexSender, ClientSStreamReceiver, EnvBuilder, Environment,
-    Result,
+    CallOption, Channel, ChannelBuilder, ChannelCredentialsBuilder, ClientCStreamReceiver,
+    ClientCStreamSender, ClientDuplexReceiver, ClientDuplexSender, ClientSStreamReceiver,
+    EnvBuilder, Environment, Result,
 };
 
+use super::ConnectOptions;
 use crate::grpc::methods::{
     BULK_CREATE, BULK_CREATE_BATCHES, EXPORT_INVOICES, EXPORT_INVOICE_BATCHES, GET_SUMMARY,
     LIST_INVOICES, RECONCILE, RECONCILE_BATCHES,
@@ -45,11 +46,24 @@ impl Stub {
         Stub::with_channel(Stub::channel(env).connect(addr))
     }
 
-    /// As [`Stub::new`], through the proxy that `http_proxy`, `https_proxy` and `no_proxy` name in the
-    /// environment. The C core would apply them to loopback too, so by default they are not looked at.
-    pub fn through_proxy(addr: &str) -> Stub {
-        let channel = Stub::channel(environment());
-        Stub::with_channel(channel.raw_cfg_int(HTTP_PROXY.to_owned(), 1).connect(addr))
+    /// As [`Stub::new`], with the options of a connection. (A token is for each call to bring.)
+    pub fn with_options(addr: &str, options: &ConnectOptions) -> Stub {
+        let ConnectOptions { tls_ca, tls_cert, tls_key, tls_server_name, through_proxy, .. } =
+            options;
+        // The C core would apply a proxy to loopback too, so by default none is looked at.
+        let channel = Stub::channel(environment())
+            .raw_cfg_int(HTTP_PROXY.to_owned(), i32::from(*through_proxy));
+        let channel = match tls_server_name {
+            Some(name) => channel.override_ssl_target(name.as_str()),
+            None => channel,
+        };
+        let Some(ca) = tls_ca else { return Stub::with_channel(channel.connect(addr)) };
+        let credentials = ChannelCredentialsBuilder::new().root_cert(ca.clone());
+        let credentials = match (tls_cert, tls_key) {
+            (Some(cert), Some(key)) => credentials.cert(cert.clone(), key.clone()),
+            _ => credentials,
+        };
+        Stub::with_channel(channel.set_credentials(credentials.build()).connect(addr))
     }
 
     /// The settings of a connection.

@@ -154,15 +154,12 @@ impl ServerCredentialsFetcher for Fetcher {
         if self.given.swap(*version, Ordering::Relaxed) == *version {
             return Ok(None);
         }
-        let builder =
-            ServerCredentialsBuilder::new().add_cert(files.cert.clone(), files.key.clone());
-        Ok(Some(match &files.client_ca {
-            // What is asked of clients was said with the credentials.
-            Some(client_ca) => builder.root_cert(
-                client_ca.clone(),
-                CertificateRequestType::RequestAndRequireClientCertificateAndVerify,
-            ),
-            None => builder,
-        }))
+        // What is asked of clients was said with the credentials; but the C core ends the process where it gets
+        // no authorities, also where it asks for nothing.
+        let authorities = files.client_ca.as_ref().unwrap_or(&files.cert);
+        let builder = ServerCredentialsBuilder::new()
+            .root_cert(authorities.clone(), CertificateRequestType::DontRequestClientCertificate)
+            .add_cert(files.cert.clone(), files.key.clone());
+        Ok(Some(builder))
     }
 }

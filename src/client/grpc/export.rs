@@ -1,7 +1,7 @@
 //! One call of ExportInvoiceBatches.
 
 use futures::StreamExt;
-use grpcio::{CallOption, ClientSStreamReceiver, Method};
+use grpcio::{ClientSStreamReceiver, Method};
 
 use super::raw::receiving;
 use super::status::Addr;
@@ -21,7 +21,7 @@ pub struct Batches {
 
 impl Connection {
     pub fn export(&self, request: &ExportRequest) -> Result<Batches> {
-        let stream = self.client.server_streaming(&EXPORT, request, CallOption::default());
+        let stream = self.client.server_streaming(&EXPORT, request, self.options(&[])?);
         let stream = stream.map_err(|error| self.addr.status(error))?;
         Ok(Batches { addr: self.addr.clone(), stream })
     }

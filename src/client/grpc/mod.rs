@@ -9,14 +9,14 @@ mod upload;
 use std::sync::Arc;
 use std::time::Duration;
 
-use grpcio::{CallOption, Method};
+use grpcio::{CallOption, MetadataBuilder, Method};
 use protobuf::Message;
 
 pub use export::Batches;
 pub use reconcile::Call as Reconcile;
 pub use upload::Upload;
 
-use super::{cancelled, Result, Stub};
+use super::{cancelled, ConnectOptions, Result, Stub};
 use crate::bridge::wait_while;
 use crate::grpc::methods::{GET_SUMMARY, LIST_INVOICES};
 use crate::proto::report::{ListInvoicesRequest, ListInvoicesResponse, Summary, SummaryRequest};
@@ -31,15 +31,33 @@ const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 pub struct Connection {
     addr: Addr,
     client: Arc<grpcio::Client>,
+    /// What says who calls: `Bearer TOKEN`.
+    authorization: Option<Arc<str>>,
 }
 
 impl Connection {
-    pub fn new(addr: &str, stub: Stub) -> Connection {
-        Connection { addr: Addr(addr.into()), client: Arc::new(stub.inner) }
+    pub fn new(addr: &str, stub: Stub, options: &ConnectOptions) -> Connection {
+        let authorization = options.token.as_ref().map(|token| format!("Bearer {token}").into());
+        let addr = Addr { name: addr.into(), has_tls: options.tls_ca.is_some() };
+        Connection { addr, client: Arc::new(stub.inner), authorization }
     }
 
     pub fn addr(&self) -> &str {
-        &self.addr.0
+        &self.addr.name
+    }
+
+    /// The options of a call with `headers`, and the one that says who calls.
+    fn options(&self, headers: &[(&str, &str)]) -> Result<CallOption> {
+        let authorization = self.authorization.iter().map(|it| ("authorization", &**it));
+        let headers: Vec<_> = headers.iter().copied().chain(authorization).collect();
+        if headers.is_empty() {
+            return Ok(CallOption::default());
+        }
+        let mut metadata = MetadataBuilder::with_capacity(headers.len());
+        for (name, value) in headers {
+            metadata.add_str(name, value).map_err(|error| self.addr.status(error))?;
+        }
+        Ok(CallOption::default().headers(metadata.build()))
     }
 
     pub fn summary(
@@ -67,7 +85,7 @@ impl Connection {
         timeout: Option<Duration>,
         stop: &Stop,
     ) -> Result<P> {
-        let options = CallOption::default();
+        let options = self.options(&[])?;
         let options = match timeout {
             Some(timeout) => options.timeout(timeout.min(LONGEST)),
             None => options,

@@ -4,7 +4,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use futures::{Sink, StreamExt};
-use grpcio::{CallOption, ClientDuplexReceiver, ClientDuplexSender, Method, WriteFlags};
+use grpcio::{ClientDuplexReceiver, ClientDuplexSender, Method, WriteFlags};
 
 use super::raw::sending;
 use super::status::Addr;
@@ -24,7 +24,7 @@ pub struct Call {
 
 impl Connection {
     pub fn reconcile(&self) -> Result<Call> {
-        let call = self.client.duplex_streaming(&RECONCILE, CallOption::default());
+        let call = self.client.duplex_streaming(&RECONCILE, self.options(&[])?);
         let (sink, acks) = call.map_err(|error| self.addr.status(error))?;
         Ok(Call { addr: self.addr.clone(), sink, acks })
     }

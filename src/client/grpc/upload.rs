@@ -1,9 +1,7 @@
 //! One call of BulkCreateBatches.
 
 use futures::SinkExt;
-use grpcio::{
-    CallOption, ClientCStreamReceiver, ClientCStreamSender, MetadataBuilder, Method, WriteFlags,
-};
+use grpcio::{ClientCStreamReceiver, ClientCStreamSender, Method, WriteFlags};
 
 use super::raw::sending;
 use super::status::Addr;
@@ -31,11 +29,8 @@ impl Connection {
     /// The call says beforehand that it will end in a commit: without one nothing is created, whatever the
     /// network does.
     pub fn upload(&self) -> Result<Upload> {
-        let mut headers = MetadataBuilder::with_capacity(1);
-        let call = headers.add_str("billstream-commit", "required").map(drop).and_then(|()| {
-            let options = CallOption::default().headers(headers.build());
-            self.client.client_streaming(&UPLOAD, options)
-        });
+        let options = self.options(&[("billstream-commit", "required")])?;
+        let call = self.client.client_streaming(&UPLOAD, options);
         let (sink, result) = call.map_err(|error| self.addr.status(error))?;
         Ok(Upload { addr: self.addr.clone(), sink, result, batch: Batch::default() })
     }
