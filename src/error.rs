@@ -101,6 +101,10 @@ pub enum Error {
         /// `None` where waiting does not help.
         retry_after: Option<Duration>,
     },
+    /// The caller has not shown who it is.
+    Unauthenticated(String),
+    /// The caller is known, and may not call this.
+    PermissionDenied(String),
     /// A limit on time passed; the message says which.
     DeadlineExceeded(String),
     /// The client cancelled the call or went away.
@@ -139,6 +143,8 @@ impl fmt::Display for Error {
             Error::AlreadyExists(message)
             | Error::Aborted(message)
             | Error::Exhausted { message, .. }
+            | Error::Unauthenticated(message)
+            | Error::PermissionDenied(message)
             | Error::DeadlineExceeded(message)
             | Error::Unavailable(message)
             | Error::Unusable(message)

@@ -62,7 +62,7 @@
 //! | 4 | `grpc`: binds the calls to grpcio: sinks, metadata, codecs · [`services`]: health and reflection |
 //! | 3 | `calls`: the rpcs without a transport; admission, validation, times, the one table of statuses |
 //! | 2 | `store`: the database as verbs, with SQLite below · [`bridge`]: channels between threads and futures · `workers`: threads |
-//! | 1 | `certificate` · [`config`] · [`model`] · [`error`] · `method` · [`metrics`] · `peer` · [`proto`] · `status` · [`stop`] |
+//! | 1 | `certificate` · [`config`] · [`model`] · [`error`] · `method` · [`metrics`] · `peer` · [`proto`] · `status` · [`stop`] · `tokens` |
 //!
 //! The rules, to which `tests/house_rules.rs` holds the code, and the table to the imports:
 //!
@@ -93,6 +93,9 @@ mod peer;
 pub mod proto;
 mod status;
 pub mod stop;
+// For the command that makes tokens; no part of the interface.
+#[doc(hidden)]
+pub mod tokens;
 
 pub mod bridge;
 // For the benchmark of the floors; no part of the interface.

@@ -87,6 +87,10 @@ metrics! {
     pub(crate) limit_reached: Family<Limit>;
     /// Calls of clients whose certificate has no name of `tls_allowed_clients`.
     pub clients_refused: Counter;
+    /// Calls that were refused because their caller had not shown who it is. They had no place of any limit.
+    pub calls_unauthenticated: Counter;
+    /// Calls that were refused because their caller was without the right to make them.
+    pub calls_denied: Counter;
     /// Rows that exports read from SQLite, whether they matched or not.
     pub rows_scanned: Counter;
     /// Rows that were handed to the clients of exports.

@@ -22,9 +22,11 @@ impl Peer {
         Peer { host, connection: address.into() }
     }
 
-    /// Who is known by an `identity` has one part, from whatever hosts it comes.
+    /// Who is known by an `identity` has one part, from whatever hosts it comes. On a connection that others have
+    /// too, as through a proxy, it is apart from them.
     pub fn known(identity: &str, address: &str) -> Peer {
-        Peer { host: format!("identity:{identity}").into(), connection: address.into() }
+        let host = format!("identity:{identity}");
+        Peer { connection: format!("{address} {host}").into(), host: host.into() }
     }
 
     pub fn host(&self) -> &Arc<str> {

@@ -23,7 +23,7 @@ pub enum Code {
     NotFound = 5,
     /// An `invoice_id` is taken.
     AlreadyExists = 6,
-    /// The caller may not. This server has no such answer; a proxy may.
+    /// The caller is known, and may not call this: its token, or its certificate, is without the right.
     PermissionDenied = 7,
     /// A limit was reached; where waiting helps, [`Status::retry_delay`] says how long.
     ResourceExhausted = 8,
@@ -41,7 +41,7 @@ pub enum Code {
     Unavailable = 14,
     /// Data is lost. This server has no such answer.
     DataLoss = 15,
-    /// The caller is not known. This server has no such answer; a proxy may.
+    /// The caller has not shown who it is: its token is missing, malformed, unknown or expired.
     Unauthenticated = 16,
 }
 

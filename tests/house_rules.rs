@@ -20,6 +20,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("proto", 1),
     ("status", 1),
     ("stop", 1),
+    ("tokens", 1),
     ("bridge", 2),
     ("store", 2),
     ("workers", 2),

@@ -14,6 +14,7 @@
 //! | `export` | ExportInvoices and ExportInvoiceBatches |
 //! | `bulk_create`, `reconcile` | the calls that write |
 //! | `validate` | from messages to the model |
+//! | `auth` | who may make which call |
 //! | `status` | from errors to statuses: the one table |
 //! | `rows`, `wire`, `token`, `limits`, `watch` | their tools |
 //! | `live` | the streams that are open, for who looks on |
@@ -21,6 +22,7 @@
 //! | `start` | the start of it all, and its threads |
 //! | `sweep` | the thread that looks after calls that wait |
 
+pub mod auth;
 pub mod bulk_create;
 pub mod call;
 pub mod export;

@@ -38,6 +38,7 @@ mod stderr;
 mod summary;
 mod systemd;
 mod table;
+mod token;
 mod totals;
 mod values;
 
@@ -81,6 +82,7 @@ enum Command {
     Config(files::Config),
     Completions(files::Completions),
     Man(files::Man),
+    Token(token::Token),
 }
 
 /// Runs the command line of this process.
@@ -118,6 +120,7 @@ impl Command {
             Command::Config(args) => files::config(args),
             Command::Completions(args) => files::completions(args),
             Command::Man(args) => files::man(args),
+            Command::Token(args) => token::run(args),
         }
     }
 }

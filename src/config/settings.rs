@@ -75,6 +75,10 @@ settings! {
         /// which is a subject alternative name (DNS, URI, e-mail, IP) or the common name, letter by letter;
         /// several with commas between, or as a list. Others get PERMISSION_DENIED. Nothing: all may.
         tls_allowed_clients: Vec<String> = Vec::new(), each "a name of a certificate", with "super::list";
+        /// The file of the tokens with which calls are made: a line each, `NAME RIGHTS sha256:HEX [expires=TIME]`,
+        /// as `billstream token new` writes it. It is looked at each second and taken when it has changed, unless
+        /// it is bad. Nothing: calls need no token.
+        tokens: PathBuf = PathBuf::new(), is "a file, or nothing", in help often;
         /// Serves on addresses that other machines reach, although everyone there can read and call, since there
         /// is no TLS. Without this such an address is refused at the start.
         insecure_public: bool = false, is "true or false";

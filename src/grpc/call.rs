@@ -22,6 +22,7 @@ use crate::calls::call::{Caller, Open};
 use crate::calls::status::status;
 use crate::calls::sweep::Place;
 use crate::error::{Error, Result};
+use crate::grpc::auth;
 use crate::grpc::codec::{Encoded, Request};
 use crate::grpc::identity::certificate_name;
 use crate::grpc::status::encoded;
@@ -55,8 +56,10 @@ impl Call {
     pub fn new(shared: &Arc<Shared>, ctx: &RpcContext<'_>, method: Method) -> Call {
         let deadline = ctx.deadline();
         let is_late = move || deadline.exceeded();
-        let has_names = !shared.core.config.tls_client_ca.as_os_str().is_empty();
-        let identity = has_names.then(|| certificate_name(ctx)).flatten();
+        let identity = match &shared.gate {
+            Some(_) => auth::caller(),
+            None => certificate_name(shared, ctx),
+        };
         let caller = Caller { address: ctx.peer(), identity, request_id: None };
         let call = calls::call::Call::new(&shared.core, method, caller, is_late);
         Call { shared: Arc::clone(shared), call, _open: Open::new(&shared.core) }

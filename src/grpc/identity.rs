@@ -12,10 +12,23 @@ const NAMES: [&str; 2] = ["x509_common_name", "x509_subject_alternative_name"];
 
 /// The name that a client's certificate is known by: its first alternative one, or the common name where it has
 /// none. `None` where the client showed none.
-pub fn certificate_name(ctx: &RpcContext<'_>) -> Option<Arc<str>> {
-    let auth = ctx.auth_context()?;
+pub fn certificate_name(shared: &Shared, ctx: &RpcContext<'_>) -> Option<Arc<str>> {
+    let auth = certificate(shared, ctx)?;
     let mut names = auth.peer_identity();
     names.find_map(|name| Some(name.value_str().ok()?.into()))
+}
+
+/// All names of a client's certificate; the one that it is known by comes first.
+pub fn certificate_names(shared: &Shared, ctx: &RpcContext<'_>) -> Vec<String> {
+    let Some(auth) = certificate(shared, ctx) else { return Vec::new() };
+    let known_by = auth.peer_identity().filter_map(|name| name.value_str().ok());
+    known_by.chain(names(&auth)).map(str::to_owned).collect()
+}
+
+/// Where clients are asked for one.
+fn certificate(shared: &Shared, ctx: &RpcContext<'_>) -> Option<AuthContext> {
+    let is_asked = !shared.core.config.tls_client_ca.as_os_str().is_empty();
+    is_asked.then(|| ctx.auth_context()).flatten()
 }
 
 fn names(auth: &AuthContext) -> impl Iterator<Item = &str> {

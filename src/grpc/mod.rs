@@ -5,6 +5,7 @@
 //! | module | what it is |
 //! |---|---|
 //! | `unary`, `export`, `bulk_create`, `reconcile` | the rpcs |
+//! | `auth` | who makes a call |
 //! | `call` | what all have in common: the first message, and the end |
 //! | `codec`, `status` | messages and statuses on the wire |
 //! | `identity` | who calls, by certificate |
@@ -12,6 +13,7 @@
 //! | `echo`, `poller` | the threads of gRPC |
 //! | `decoders` | what a client's bytes become: for tests and fuzzing |
 
+pub mod auth;
 mod bulk_create;
 mod call;
 pub mod codec;
@@ -30,6 +32,7 @@ use std::sync::Arc;
 
 use grpcio::ServiceBuilder;
 
+use crate::calls::auth::Gate;
 use crate::calls::Core;
 use crate::proto::report::{ReconcileAck, ReconcileAckBatch};
 
@@ -38,6 +41,8 @@ pub struct Shared {
     pub core: Arc<Core>,
     pub echoes: echo::Echoes,
     pub poller: poller::Poller,
+    /// Where calls show who makes them; without it nobody is asked.
+    pub gate: Option<Arc<Gate>>,
 }
 
 /// The service, to be registered with a gRPC server.

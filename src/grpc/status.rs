@@ -86,6 +86,8 @@ mod tests {
             4 => invalid(),
             1 => text().prop_map(Error::AlreadyExists),
             1 => text().prop_map(Error::Aborted),
+            1 => text().prop_map(Error::Unauthenticated),
+            1 => text().prop_map(Error::PermissionDenied),
             1 => text().prop_map(Error::DeadlineExceeded),
             1 => text().prop_map(Error::Unavailable),
             1 => text().prop_map(Error::Unusable),

@@ -8,7 +8,9 @@ use protobuf::descriptor::FileDescriptorProto;
 use crate::calls::Core;
 use crate::config::Config;
 use crate::error::{Error, Result};
-use crate::grpc::{self, echo::Echoes, identity::AllowedClients, poller::Poller, Shared};
+use crate::grpc::{
+    self, auth::Check, echo::Echoes, identity::AllowedClients, poller::Poller, Shared,
+};
 
 use super::health::{Services, Watching};
 use super::listeners::Address;
@@ -16,7 +18,7 @@ use super::patches::{core_is_patched, UNPATCHED};
 use super::stop::Running;
 use super::threads::{is_thread_of, Environments, Hold};
 use super::tls::{check_public, Tls};
-use super::{channel, Server, SLOTS_PER_CQ};
+use super::{channel, tokens, Server, SLOTS_PER_CQ};
 
 /// A server that is to start, with what a [`Config`] cannot hold.
 ///
@@ -49,8 +51,8 @@ impl Builder {
     }
 
     /// Serves `service` beside ours, on the same addresses. The limits of [`Config`] are not its own; its
-    /// calls have `drain_timeout_ms` at a stop, and are cancelled then. Methods of
-    /// `billing.v1.ReportService`, health and reflection stay ours.
+    /// calls have `drain_timeout_ms` at a stop, and are cancelled then. With `token_file` its callers need the right
+    /// `write`. Methods of `billing.v1.ReportService`, health and reflection stay ours.
     pub fn service(mut self, service: Service) -> Builder {
         self.services.push(service);
         self
@@ -117,17 +119,28 @@ impl Builder {
         let Builder { config, mut services, descriptors, environment } = self;
         let tls = Tls::start(&config)?;
         let (core, threads) = Core::start(config)?;
+        let (gate, tokens) = tokens::start(&core.config, &core.metrics)?;
         let envs = Environments::start(core.config.cq_threads, environment);
         let poller = Poller::start(&envs.poller_env);
         let echoes = Echoes::start(&envs.env, poller.clone());
-        let shared = Arc::new(Shared { core, echoes, poller });
+        let shared = Arc::new(Shared { core, echoes, poller, gate });
         let hold = Hold::start(&envs.env);
         let has_own_services = !services.is_empty();
         let standard = Services::new(&shared.core.config, descriptors);
         services.extend(standard.all());
         let grpc = grpc_server(&envs.env, &shared, services);
         let watching = Watching::start(shared.core.store.clone(), standard)?;
-        Ok(Running { grpc: grpc?, envs, hold, shared, threads, watching, has_own_services, tls })
+        Ok(Running {
+            grpc: grpc?,
+            envs,
+            hold,
+            shared,
+            threads,
+            watching,
+            has_own_services,
+            tls,
+            tokens,
+        })
     }
 }
 
@@ -157,6 +170,10 @@ fn grpc_server(
         .channel_args(channel(env, &shared.core.config).build_args())
         .requests_slot_per_cq(SLOTS_PER_CQ);
     let builder = match AllowedClients::new(shared) {
+        Some(checker) => builder.add_checker(checker),
+        None => builder,
+    };
+    let builder = match Check::new(shared) {
         Some(checker) => builder.add_checker(checker),
         None => builder,
     };

@@ -19,6 +19,7 @@ mod patches;
 mod stop;
 mod threads;
 mod tls;
+mod tokens;
 mod watch;
 
 pub use crate::store::{backup, check, restore, CheckReport, Restored};

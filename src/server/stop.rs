@@ -19,6 +19,7 @@ use crate::stop::{Reason, Stop};
 use super::health::{Monitor, Watching};
 use super::threads::{Environments, Hold};
 use super::tls::Tls;
+use super::watch::Watch;
 
 /// How long cancelled calls may take to end before a stop goes on without them.
 const CANCEL_TIMEOUT: Duration = Duration::from_secs(2);
@@ -62,6 +63,8 @@ pub struct Running {
     /// Whether calls may be open that are not counted.
     pub has_own_services: bool,
     pub tls: Option<Tls>,
+    /// Looks after the file of tokens, where there is one.
+    pub tokens: Option<Watch>,
 }
 
 impl Running {
@@ -69,8 +72,17 @@ impl Running {
     pub fn stop(self) -> Result<Stopped> {
         let start = Instant::now();
         let metrics = Arc::clone(&self.shared.core.metrics);
-        let Running { mut grpc, envs, hold, shared, threads, watching, has_own_services, tls } =
-            self;
+        let Running {
+            mut grpc,
+            envs,
+            hold,
+            shared,
+            threads,
+            watching,
+            has_own_services,
+            tls,
+            tokens,
+        } = self;
         let monitor = &watching.monitor;
         monitor.draining();
         let stopped = hold.during(|| grpc.shutdown());
@@ -83,7 +95,7 @@ impl Running {
         shared.poller.close();
         drop(grpc);
         let all_ended = envs.stop(CANCEL_TIMEOUT);
-        drop((sweeping, tls));
+        drop((sweeping, tls, tokens));
         let report = Stopped {
             drained: metrics.calls_ok.get() - ok,
             cancelled: metrics.calls_failed.get() - failed,
