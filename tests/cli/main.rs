@@ -19,3 +19,4 @@ mod serve;
 mod summary;
 mod support;
 mod terminal;
+mod token;
