@@ -62,7 +62,15 @@ fn a_server_with_tokens_refuses_a_client_without_one() {
     let dir = tempfile::tempdir().unwrap();
     let path = |name: &str| text_of(&dir.path().join(name));
     run(&["token", "new", "a", "--rights", "read", "--append-to", &path("tokens")]).ok();
-    let args = ["serve", "--db", &path("bills.db"), "--listen", "127.0.0.1:0", "--tokens", &path("tokens")];
+    let args = [
+        "serve",
+        "--db",
+        &path("bills.db"),
+        "--listen",
+        "127.0.0.1:0",
+        "--tokens",
+        &path("tokens"),
+    ];
     let mut process = Process::start(billstream(&args));
     let line = process.lines().recv_timeout(DEADLINE).unwrap();
     let addr = line.strip_prefix("listening on ").unwrap();
