@@ -149,8 +149,8 @@ fn the_answer_has_the_class_of_the_reason_and_the_log_has_the_rest() {
 
 /// Bytes in and out, of a service beside ours.
 fn method(name: &'static str) -> Method<Vec<u8>, Vec<u8>> {
-    let marshaller = Marshaller { ser: write, de: read };
-    Method { ty: MethodType::Unary, name, req_mar: marshaller, resp_mar: marshaller }
+    let marshaller = || Marshaller { ser: write, de: read };
+    Method { ty: MethodType::Unary, name, req_mar: marshaller(), resp_mar: marshaller() }
 }
 
 #[allow(clippy::ptr_arg)] // What a `Marshaller` takes.
