@@ -4,6 +4,7 @@
 mod common;
 
 mod calls;
+mod certificates;
 mod limits;
 mod log_lines;
 mod reload;
