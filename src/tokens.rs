@@ -16,9 +16,10 @@ use std::fmt::Write;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 use subtle::{ConditionallySelectable, ConstantTimeEq};
+use time::format_description::well_known::Rfc3339;
+use time::OffsetDateTime;
 
 /// The most entries of a file: comparing a token with so many takes some 20 microseconds.
 pub const MAX_ENTRIES: usize = 1_000;
@@ -148,7 +149,7 @@ pub struct Entry {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Proof {
     /// By the token with this hash, until the time comes.
-    Token(Hash, Option<Timestamp>),
+    Token(Hash, Option<OffsetDateTime>),
     /// By a certificate with the name of the entry.
     Certificate,
 }
@@ -160,6 +161,7 @@ impl fmt::Display for Entry {
         match proof {
             Proof::Token(hash, None) => write!(f, "sha256:{}", hex(hash)),
             Proof::Token(hash, Some(expires)) => {
+                let expires = expires.format(&Rfc3339).map_err(|_| fmt::Error)?;
                 write!(f, "sha256:{} expires={expires}", hex(hash))
             }
             Proof::Certificate => f.write_str("cert"),
@@ -206,8 +208,9 @@ pub fn name(text: &str) -> Result<Arc<str>> {
     }
 }
 
-fn expires(text: &str) -> Result<Timestamp> {
-    let time = text.strip_prefix("expires=").and_then(|time| time.parse().ok());
+fn expires(text: &str) -> Result<OffsetDateTime> {
+    let time =
+        text.strip_prefix("expires=").and_then(|time| OffsetDateTime::parse(time, &Rfc3339).ok());
     time.ok_or_else(|| "expected expires=TIME such as expires=2030-01-01T00:00:00Z".to_owned())
 }
 
@@ -288,9 +291,10 @@ mod tests {
     fn entry() -> impl Strategy<Value = Entry> {
         let expires = prop::option::of(0..253_402_207_200i64);
         let proof = prop::option::of((any::<Hash>(), expires)).prop_map(|token| match token {
-            Some((hash, expires)) => {
-                Proof::Token(hash, expires.map(|at| Timestamp::from_second(at).unwrap()))
-            }
+            Some((hash, expires)) => Proof::Token(
+                hash,
+                expires.map(|at| OffsetDateTime::from_unix_timestamp(at).unwrap()),
+            ),
             None => Proof::Certificate,
         });
         let name = "[!\"$-~][!-~]{0,30}|[a-z]{1,8}".prop_map(Arc::from);

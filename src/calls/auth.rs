@@ -7,7 +7,7 @@
 use std::fmt;
 use std::sync::{Arc, RwLock};
 
-use jiff::Timestamp;
+use time::OffsetDateTime;
 
 use crate::calls::call::Seldom;
 use crate::error::{Error, Result};
@@ -166,7 +166,7 @@ fn of_token(tokens: &Tokens, token: &[u8]) -> std::result::Result<Known, Refused
     let entry = tokens.of_token(token).ok_or_else(|| Refused::unknown("unknown token"))?;
     let Entry { name, rights, proof } = entry;
     match proof {
-        Proof::Token(_, Some(expires)) if *expires <= Timestamp::now() => {
+        Proof::Token(_, Some(expires)) if *expires <= OffsetDateTime::now_utc() => {
             Err(Refused { name: Some(Arc::clone(name)), ..Refused::unknown("expired token") })
         }
         _ => Ok((Arc::clone(name), *rights, "token")),

@@ -6,7 +6,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
-use jiff::Timestamp;
+use time::OffsetDateTime;
 
 use billstream::tokens::{self, Entry, Proof, Rights, Tokens};
 
@@ -42,7 +42,7 @@ struct New {
     rights: Rights,
     /// When it ends: an RFC 3339 time, or a date, which is its midnight in UTC
     #[arg(long, value_name = "TIME", value_parser = expires)]
-    expires: Option<Timestamp>,
+    expires: Option<OffsetDateTime>,
     /// The server's file; created, for its owner alone, when it does not exist
     #[arg(long, value_name = "FILE")]
     append_to: Option<PathBuf>,
@@ -52,10 +52,10 @@ fn name(text: &str) -> std::result::Result<String, String> {
     tokens::name(text).map(|name| name.to_string())
 }
 
-fn expires(text: &str) -> std::result::Result<Timestamp, String> {
+fn expires(text: &str) -> std::result::Result<OffsetDateTime, String> {
     let time = values::time_or_date(text)?;
-    let time = Timestamp::new(time.seconds, time.nanos).map_err(|error| error.to_string())?;
-    match time > Timestamp::now() {
+    let time = OffsetDateTime::from_unix_timestamp(time.seconds).map_err(|e| e.to_string())?;
+    match time > OffsetDateTime::now_utc() {
         true => Ok(time),
         false => Err("the time is past".to_owned()),
     }

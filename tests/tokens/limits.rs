@@ -105,7 +105,7 @@ fn a_flood_without_tokens_takes_no_place_and_a_line_a_second() {
     }
     let metrics = server.get().metrics();
     assert_eq!((metrics.calls_unauthenticated.get(), metrics.calls_denied.get()), (500, 0));
-    assert_eq!((metrics.reconciles_refused.get(), server.get().streams_open()), (0, 1));
+    assert_eq!((metrics.refused("max_reconciles"), server.get().streams_open()), (0, 1));
     // A line a second is a warning. (No other test makes such a call.)
     let lines = log_lines::with("to /billing.v1.ReportService/Reconcile was refused: malformed");
     let of_level = |level| lines.iter().filter(|line| line.starts_with(level)).count() as u64;
