@@ -347,7 +347,7 @@ mod tests {
         let hash = "ab".repeat(32);
         for (line, expected) in [
             (format!("reports read {token}"), "expected sha256:HEX or cert after the rights"),
-            (format!("{token}"), "expected rights after the name"),
+            (token.clone(), "expected rights after the name"),
             (format!("a {token} cert"), "expected rights: read, write, admin"),
             ("a read".to_owned(), "expected sha256:HEX or cert"),
             ("a read, cert".to_owned(), "expected rights: read, write, admin"),
