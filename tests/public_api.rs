@@ -22,6 +22,9 @@ const MODULES: &[&str] = &[
     "metrics.rs",
     "model.rs",
     "server/mod.rs",
+    "services/health.rs",
+    "services/mod.rs",
+    "services/reflection.rs",
     "stop.rs",
 ];
 

@@ -59,7 +59,16 @@ impl Builder {
     }
 
     /// Has reflection tell of the services in `files` too, which [`Builder::service`] serves. What a file imports
-    /// is to be among them, unless it is a part of `google.protobuf`.
+    /// is to be among them.
+    ///
+    /// ```
+    /// use billstream::services::reflection::with_imports;
+    /// # use billstream::{proto::report, Config, Server};
+    ///
+    /// // Of code that `protobuf-codegen` has made.
+    /// let files = with_imports(report::file_descriptor());
+    /// let builder = Server::builder(Config::default()).descriptors(files);
+    /// ```
     pub fn descriptors(mut self, files: impl IntoIterator<Item = FileDescriptorProto>) -> Builder {
         self.descriptors.extend(files);
         self

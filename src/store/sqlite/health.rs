@@ -61,7 +61,7 @@ impl Health {
 
     /// It has the lock, or has given up.
     pub fn waited<T>(&self, begun: &Result<T>) {
-        let is_lock = |error| matches!(error, &Error::Unavailable(ref why) if why == LOCKED);
+        let is_lock = |error: &Error| matches!(error, Error::Unavailable(why) if why == LOCKED);
         if !begun.as_ref().is_err_and(is_lock) {
             self.met().locked_since = None;
         }

@@ -222,5 +222,6 @@ mod tests {
         let why = "the database file is malformed: SQLite: on purpose (until a restart)";
         assert_eq!(store.health(), [why]);
         thread.stop();
+        assert_eq!(store.health(), [why, "the writer has ended"]);
     }
 }
