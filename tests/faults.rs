@@ -14,6 +14,8 @@
 mod cancels;
 #[path = "faults/disk.rs"]
 mod disk;
+#[path = "faults/disks.rs"]
+mod disks;
 #[path = "faults/failing_disk.rs"]
 mod failing_disk;
 #[path = "faults/file.rs"]

@@ -2,9 +2,7 @@
 //! room writes work again. The disk is a small tmpfs, which only root can mount.
 
 use std::fs;
-use std::io::Write;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::PathBuf;
 
 use billstream::client::Stub;
 use billstream::proto::report::{ExportRequest, ReconcileAck, SummaryRequest};
@@ -12,65 +10,11 @@ use billstream::{Config, Server};
 use futures::executor::block_on;
 use futures::{SinkExt, StreamExt};
 use grpcio::{RpcStatusCode, WriteFlags};
-use tempfile::TempDir;
 
-use crate::skip::skip;
+use crate::disks::SmallDisk;
 use crate::support::{assert_sound, code, open, options, payment, rows_by_customer, upload, Local};
 
 const MIB: usize = 1 << 20;
-
-/// A filesystem of a few MiB, for as long as this lives.
-struct SmallDisk {
-    dir: TempDir,
-}
-
-impl SmallDisk {
-    /// `None`, with the reason printed, where none can be mounted.
-    fn mount(size: usize) -> Option<SmallDisk> {
-        let dir = tempfile::tempdir().unwrap();
-        let size = format!("size={size}");
-        let mount = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", &size, "billstream-test"])
-            .arg(dir.path())
-            .output();
-        match mount {
-            Ok(output) if output.status.success() => Some(SmallDisk { dir }),
-            Ok(output) => {
-                let why = String::from_utf8_lossy(&output.stderr);
-                skip(&format!("a tmpfs cannot be mounted: {}", why.trim()));
-                None
-            }
-            Err(why) => {
-                skip(&format!("there is no mount: {why}"));
-                None
-            }
-        }
-    }
-
-    fn path(&self) -> &Path {
-        self.dir.path()
-    }
-
-    /// Writes a file of `size` bytes, or of all the room there is.
-    fn fill(&self, name: &str, size: usize) -> PathBuf {
-        let path = self.path().join(name);
-        let mut file = fs::File::create(&path).unwrap();
-        let block = [0; 4096];
-        for _ in 0..size.div_ceil(block.len()) {
-            if file.write_all(&block).is_err() {
-                break;
-            }
-        }
-        path
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        // Lazily, because after a panic the server may still have its files open.
-        let _ = Command::new("umount").arg("--lazy").arg(self.dir.path()).status();
-    }
-}
 
 fn config(db: PathBuf) -> Config {
     Config {

@@ -2,8 +2,6 @@
 //! the server goes on, and when the disk works again so does everything.
 
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use billstream::client::Stub;
 use billstream::proto::report::ReconcileAck;
@@ -11,20 +9,8 @@ use futures::executor::block_on;
 use futures::{SinkExt, StreamExt};
 use grpcio::{RpcStatusCode, WriteFlags};
 
+use crate::disks::failing_disk;
 use crate::support::{assert_sound, code, open, options, payment, upload, Served};
-
-/// The library that makes the disk of a process fail.
-fn failing_disk(dir: &Path) -> PathBuf {
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/faults/failing_disk.c");
-    let library = dir.join("failing_disk.so");
-    let compile = Command::new("cc")
-        .args(["-shared", "-fPIC", "-O1", "-o"])
-        .args([&library, &source])
-        .arg("-ldl")
-        .status();
-    assert!(compile.unwrap().success(), "cc failed");
-    library
-}
 
 fn pay(client: &Stub, event_id: &str) -> grpcio::Result<ReconcileAck> {
     let (mut events, mut acks) = client.reconcile(options())?;

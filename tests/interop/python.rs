@@ -7,8 +7,9 @@ use std::process::Command;
 
 /// What is installed, unpinned: a client of today is what users have. grpcio-status brings a `google.rpc` of its
 /// own, which must not clash with anything in `proto/`.
-const PACKAGES: [&str; 4] = ["grpcio", "grpcio-tools", "grpcio-status", "grpcio-health-checking"];
-const IMPORTS: &str = "import grpc, grpc_tools, grpc_status, grpc_health";
+const PACKAGES: [&str; 5] =
+    ["grpcio", "grpcio-tools", "grpcio-status", "grpcio-health-checking", "grpcio-reflection"];
+const IMPORTS: &str = "import grpc, grpc_tools, grpc_status, grpc_health, grpc_reflection";
 
 /// An interpreter with everything that the scripts in `tests/interop` import.
 pub struct Python {
@@ -91,7 +92,7 @@ fn protos(dir: &Path) -> Vec<PathBuf> {
 }
 
 /// Runs a command; its last words when it fails.
-fn run(command: &mut Command) -> Result<(), String> {
+pub fn run(command: &mut Command) -> Result<(), String> {
     let name = format!("{:?}", command.get_program());
     let output = command.output().map_err(|e| format!("{name}: {e}"))?;
     if output.status.success() {

@@ -1,0 +1,17 @@
+//! Health and reflection: what `grpc.health.v1` says follows what is so, tools need no proto file, and the calls
+//! of both hold up neither clients nor a stop.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod client;
+#[path = "../faults/disks.rs"]
+mod disks;
+mod follows;
+mod limits;
+mod protocol;
+#[path = "../interop/python.rs"]
+mod python;
+mod tools;
+
+use common::skip;
