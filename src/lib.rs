@@ -39,7 +39,7 @@
 //! | call it | [`Client`]: over gRPC ([`Client::connect`]), in process ([`Server::local`]), or on a file that no server has ([`Client::open`]) |
 //! | write and read messages | [`proto::report`]; [`model`] has the terms that they share with the client |
 //! | know why it failed | [`Error`] of a server, [`client::Error`] of a call: each has what a caller can act on |
-//! | see what it does | [`Server::metrics`], the [`metrics`]; what it says goes to the `log` crate |
+//! | see what it does | [`Server::metrics`], the [`metrics`]; [`Server::prometheus`] and [`Config::admin_listen`] for an operator; what it says goes to the `log` crate |
 //! | stop it, or a call | [`Server::shutdown`], or a drop; [`stop`] |
 //! | stream a blocking source of your own | [`bridge`]: bounded channels between threads and futures |
 //! | tell and ask how it is, and what it serves | [`Server::health`], [`services`]: the health protocol and reflection of gRPC, for any server on `grpcio` |
@@ -58,7 +58,7 @@
 //! |---|---|
 //! | 7 | the binary: flags, commands, progress bars (`src/main.rs`, `src/cli`) |
 //! | 6 | [`server`]: start, address, stop |
-//! | 5 | [`client`] |
+//! | 5 | [`client`] · `admin`: the HTTP of the operator |
 //! | 4 | `grpc`: binds the calls to grpcio: sinks, metadata, codecs · [`services`]: health and reflection |
 //! | 3 | `calls`: the rpcs without a transport; admission, validation, times, the one table of statuses |
 //! | 2 | `store`: the database as verbs, with SQLite below · [`bridge`]: channels between threads and futures · `workers`: threads |
@@ -109,6 +109,7 @@ mod calls;
 pub mod grpc;
 pub mod services;
 
+mod admin;
 pub mod client;
 pub mod server;
 

@@ -28,6 +28,11 @@ impl Method {
         Method::ReconcileBatches,
     ];
 
+    /// Whether it is one that streams rows: the others have one message and one answer.
+    pub fn is_stream(self) -> bool {
+        !matches!(self, Method::GetSummary | Method::ListInvoices)
+    }
+
     /// Its name, without that of the service.
     pub fn name(self) -> &'static str {
         match self {

@@ -12,8 +12,8 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use crate::method::Method;
 use crate::status::Code;
 pub(crate) use family::{Family, Interrupted, Label, Limit};
-pub(crate) use histogram::{Histogram, Jobs, Seconds};
-pub(crate) use text::{Shown, Text};
+pub(crate) use histogram::{Histogram, Jobs, Scale, Seconds};
+pub(crate) use text::{Shown, Text, Values};
 
 /// A number that only rises.
 #[derive(Debug, Default)]

@@ -27,6 +27,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("calls", 3),
     ("grpc", 4),
     ("services", 4),
+    ("admin", 5),
     ("client", 5),
     ("server", 6),
 ];

@@ -41,6 +41,7 @@ pub mod wire;
 
 use std::sync::atomic::AtomicUsize;
 use std::sync::Arc;
+use std::time::Instant;
 
 use crate::config::Config;
 use crate::metrics::Metrics;
@@ -55,6 +56,7 @@ use unary::UnderWay;
 /// What all calls share.
 pub struct Core {
     pub config: Config,
+    pub started: Instant,
     pub store: Store,
     pub metrics: Arc<Metrics>,
     pub limits: Limits,

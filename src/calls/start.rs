@@ -3,6 +3,7 @@
 use std::sync::atomic::AtomicUsize;
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Instant;
 
 use crate::calls::call::{Seldom, Stopping};
 use crate::calls::limits::Limits;
@@ -70,6 +71,7 @@ impl Core {
         let sweep = Sweep::default();
         let sweeping = Sweeping { thread: Some(sweep.start()?), sweep: sweep.clone() };
         let core = Arc::new(Core {
+            started: Instant::now(),
             store: store.clone(),
             limits: Limits::new(&config),
             streams: Streams::default(),

@@ -10,12 +10,14 @@
 //! | `codec`, `status` | messages and statuses on the wire |
 //! | `identity` | who calls, by certificate |
 //! | `methods` | the rpcs by name, as their clients see them |
+//! | `channelz` | the connections, as the C core knows them |
 //! | `echo`, `poller` | the threads of gRPC |
 //! | `decoders` | what a client's bytes become: for tests and fuzzing |
 
 pub mod auth;
 mod bulk_create;
 mod call;
+pub mod channelz;
 pub mod codec;
 #[doc(hidden)]
 pub mod decoders;

@@ -85,6 +85,11 @@ impl<S: Scale> Histogram<S> {
         self.sum.fetch_add(value, Ordering::Relaxed);
     }
 
+    /// The largest of each bucket but the last, in units.
+    pub fn bounds() -> Vec<f64> {
+        S::BOUNDS.iter().map(|bound| *bound as f64 / S::A_UNIT).collect()
+    }
+
     /// How many were recorded.
     pub fn count(&self) -> u64 {
         self.buckets.iter().map(|bucket| bucket.load(Ordering::Relaxed)).sum()
@@ -97,12 +102,11 @@ impl<S: Scale> Histogram<S> {
 
     /// The upper bound of each bucket, in units, with how many were recorded up to it; the last has no bound.
     pub fn cumulative(&self) -> impl Iterator<Item = (f64, u64)> + '_ {
-        let bounds = S::BOUNDS.iter().map(|bound| *bound as f64 / S::A_UNIT);
         let counts = self.buckets.iter().scan(0, |count, bucket| {
             *count += bucket.load(Ordering::Relaxed);
             Some(*count)
         });
-        bounds.chain([f64::INFINITY]).zip(counts)
+        Self::bounds().into_iter().chain([f64::INFINITY]).zip(counts)
     }
 
     fn lines(&self, text: &mut Text, labels: &str) {

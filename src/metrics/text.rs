@@ -66,6 +66,37 @@ impl Text {
     }
 }
 
+/// Numbers that are read elsewhere, each with its labels.
+pub(crate) enum Values {
+    Totals(Vec<(String, f64)>),
+    Gauges(Vec<(String, f64)>),
+}
+
+impl Values {
+    /// One without labels.
+    pub fn gauge(value: f64) -> Values {
+        Values::Gauges(vec![(String::new(), value)])
+    }
+}
+
+impl Shown for Values {
+    fn show(&self, text: &mut Text) {
+        let values = match self {
+            Values::Totals(values) => {
+                text.total();
+                values
+            }
+            Values::Gauges(values) => {
+                text.gauge();
+                values
+            }
+        };
+        for (labels, value) in values {
+            text.line("", labels, value);
+        }
+    }
+}
+
 impl Shown for Counter {
     fn show(&self, text: &mut Text) {
         text.total();

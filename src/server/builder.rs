@@ -5,6 +5,7 @@ use std::sync::Arc;
 use grpcio::{Environment, ServerBuilder, Service};
 use protobuf::descriptor::FileDescriptorProto;
 
+use crate::admin::Admin;
 use crate::calls::Core;
 use crate::config::Config;
 use crate::error::{Error, Result};
@@ -144,6 +145,7 @@ impl Builder {
             envs,
             hold,
             shared,
+            admin: None,
             threads,
             watching,
             has_own_services,
@@ -160,9 +162,10 @@ impl Server {
         for address in listen {
             self.addresses.push(address.bind(&mut running.grpc, running.tls.as_ref())?);
         }
+        let addresses: Vec<_> = self.addresses.iter().map(Address::to_string).collect();
+        running.admin = Admin::start(&running.shared.core, addresses.clone())?;
         // Before the first call may be answered.
         running.threads.store.keep();
-        let addresses: Vec<_> = self.addresses.iter().map(Address::to_string).collect();
         running.threads.store.tell(&addresses.join(", "));
         running.grpc.start();
         Ok(())

@@ -26,6 +26,8 @@ pub fn channel(env: &Arc<Environment>, config: &Config) -> ChannelBuilder {
         (c"grpc.per_message_compression", 0),
         // The client's timer ends the call at its deadline, and `calls::call` the work.
         (c"grpc.enable_deadline_checking", 0),
+        // What `/channelz` shows; nothing is kept for it where nobody can ask.
+        (c"grpc.enable_channelz", i32::from(!config.admin_listen.is_empty())),
         // A set of one: messages as they are. A compressed one is UNIMPLEMENTED, and is not inflated: half a
         // MiB of gzip may be half a GiB.
         (c"grpc.compression_enabled_algorithms_bitset", 1),

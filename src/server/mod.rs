@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread;
 
+use crate::admin::{self, Admin};
 use crate::client::Client;
 use crate::config::Config;
 use crate::error::{Error, Result};
@@ -136,6 +137,18 @@ impl Server {
     /// ```
     pub fn health(&self) -> Health {
         self.monitor.state()
+    }
+
+    /// The same and what it is doing now, as text for Prometheus: for programs that have an HTTP server of their own.
+    /// `docs/observability.md` tells of each. Reading them takes no lock that calls wait for longer than the others do.
+    pub fn prometheus(&self) -> String {
+        admin::metrics::text(&self.shared.core)
+    }
+
+    /// Where the HTTP of `Config::admin_listen` is, with the real port where port 0 was asked for; `None` without it,
+    /// and after a stop.
+    pub fn admin_addr(&self) -> Option<SocketAddr> {
+        self.running.as_ref()?.admin.as_ref().map(Admin::address)
     }
 
     /// Database connections that readers have checked out at this moment.

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use futures::future::{select, Either};
 use futures_timer::Delay;
 
+use crate::admin::Admin;
 use crate::bridge::wait;
 use crate::calls::call::STOP_GRACE;
 use crate::calls::start::Threads;
@@ -58,6 +59,8 @@ pub struct Running {
     pub envs: Environments,
     pub hold: Hold,
     pub shared: Arc<Shared>,
+    /// It answers until no call is open.
+    pub admin: Option<Admin>,
     pub threads: Threads,
     pub watching: Watching,
     /// Whether calls may be open that are not counted.
@@ -77,6 +80,7 @@ impl Running {
             envs,
             hold,
             shared,
+            admin,
             threads,
             watching,
             has_own_services,
@@ -90,7 +94,7 @@ impl Running {
         let stopped = Some(stopped);
         let drained =
             Drain { core: &shared.core, monitor, stopped, has_own_services }.run(&mut grpc);
-        drop(watching);
+        drop((admin, watching));
         let sweeping = threads.stop();
         shared.poller.close();
         drop(grpc);

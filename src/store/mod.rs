@@ -128,6 +128,16 @@ impl Store {
         self.database().health()
     }
 
+    /// Jobs that wait for the writer, and how many may.
+    pub fn waiting_jobs(&self) -> (usize, usize) {
+        self.0.writer.waiting_jobs()
+    }
+
+    /// The engine with its version, such as `SQLite 3.53.0`.
+    pub fn engine(&self) -> String {
+        self.database().engine()
+    }
+
     /// Connections that readers have checked out at this moment.
     pub fn connections_in_use(&self) -> u32 {
         self.database().connections_in_use()

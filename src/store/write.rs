@@ -78,6 +78,11 @@ impl Writer {
         Writer { queue: Arc::new(Queue::new(config)) }
     }
 
+    /// Jobs that wait, and how many may.
+    pub fn waiting_jobs(&self) -> (usize, usize) {
+        self.queue.waiting_jobs()
+    }
+
     /// Starts the thread.
     pub fn start(
         &self,

@@ -19,6 +19,17 @@ type Job = Box<dyn FnOnce() + Send>;
 #[derive(Clone)]
 pub struct Queue(Arc<Pool>);
 
+/// How much there is to do, of what can be.
+pub struct Load {
+    /// Jobs that wait.
+    pub queued: usize,
+    /// The most that may wait.
+    pub capacity: usize,
+    /// Threads that run a job.
+    pub busy: usize,
+    pub threads: usize,
+}
+
 /// Why a job was not taken. It was dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refused {
@@ -86,6 +97,13 @@ impl Queue {
             self.0.work.notify_one();
         }
         Ok(Ticket { pool: Arc::clone(&self.0), peer: peer.clone(), id })
+    }
+
+    /// How much there is to do.
+    pub fn load(&self) -> Load {
+        let state = self.0.lock();
+        let (queued, capacity) = (state.turns.waiting(), state.turns.capacity());
+        Load { queued, capacity, busy: state.busy, threads: state.threads }
     }
 
     /// Whether a job waits for a thread. Cheap.

@@ -41,6 +41,10 @@ impl<J> Turns<J> {
         }
     }
 
+    pub fn capacity(&self) -> usize {
+        self.capacity
+    }
+
     pub fn waiting(&self) -> usize {
         self.waiting
     }

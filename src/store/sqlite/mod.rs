@@ -143,6 +143,10 @@ impl Database {
         self.health.reasons()
     }
 
+    pub fn engine(&self) -> String {
+        format!("SQLite {}", rusqlite::version())
+    }
+
     pub fn connections_in_use(&self) -> u32 {
         self.reader.connections_in_use()
     }
