@@ -161,7 +161,6 @@ labels! {
     StreamsPerConnection = "max_streams_per_connection",
     QueuedUnary = "max_queued_unary",
     AnswerBytes = "max_answer_bytes",
-    MessageBytes = "max_message_bytes",
     RequestBytes = "max_request_bytes",
     BatchRows = "max_batch_rows",
     UploadRows = "max_upload_rows",

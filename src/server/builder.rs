@@ -164,6 +164,9 @@ impl Server {
         }
         let addresses: Vec<_> = self.addresses.iter().map(Address::to_string).collect();
         running.admin = Admin::start(&running.shared.core, addresses.clone())?;
+        if let Some(admin) = &running.admin {
+            log::info!("what it does is told at http://{}/", admin.address());
+        }
         // Before the first call may be answered.
         running.threads.store.keep();
         running.threads.store.tell(&addresses.join(", "));

@@ -318,7 +318,8 @@ pub mod tests {
     fn an_interrupted_transaction_leaves_its_connection_free() {
         let dir = tempfile::tempdir().unwrap();
         let config = Config { db: dir.path().join("bills.db"), ..Config::default() };
-        let (store, thread) = Store::open(&config, &Arc::default()).unwrap();
+        let metrics = Arc::new(Metrics::default());
+        let (store, thread) = Store::open(&config, &metrics).unwrap();
         let (wanted, unwanted) = (Stop::default(), Stop::default());
         unwanted.stop(Reason::ClientGone);
         let read = |is_unwanted: bool| {
@@ -338,6 +339,8 @@ pub mod tests {
             }
         }
         assert!(interrupted > 0);
+        let counted = metrics.sql_interrupted.of(Interrupted::ClientGone).get();
+        assert_eq!(counted, interrupted);
         thread.stop();
     }
 }
