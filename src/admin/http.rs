@@ -16,13 +16,14 @@ const MAX_REQUEST_BYTES: usize = 8 << 10;
 const MAX_HEADERS: usize = 64;
 
 /// What is asked for.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq, Default)]
 pub struct Request {
     pub path: String,
     /// Behind the question mark.
     pub query: String,
     is_head: bool,
     host: Option<String>,
+    pub authorization: Option<String>,
 }
 
 /// An answer.
@@ -199,10 +200,14 @@ fn parse(bytes: &[u8]) -> Result<Option<Request>, Unfit> {
     };
     let target = request.path.unwrap_or_default();
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
-    let host = request.headers.iter().find(|header| header.name.eq_ignore_ascii_case("host"));
-    let host = host.and_then(|header| std::str::from_utf8(header.value).ok());
-    let (path, query, host) = (path.to_owned(), query.to_owned(), host.map(str::to_owned));
-    Ok(Some(Request { path, query, is_head, host }))
+    let header = |name: &str| {
+        let header =
+            request.headers.iter().find(|header| header.name.eq_ignore_ascii_case(name))?;
+        std::str::from_utf8(header.value).ok().map(str::to_owned)
+    };
+    let (host, authorization) = (header("host"), header("authorization"));
+    let (path, query) = (path.to_owned(), query.to_owned());
+    Ok(Some(Request { path, query, is_head, host, authorization }))
 }
 
 #[cfg(test)]
@@ -213,7 +218,7 @@ mod tests {
     fn only_names_of_loopback_are_its_own() {
         let foreign = |host: Option<&str>| {
             let host = host.map(str::to_owned);
-            is_foreign(&Request { path: String::new(), query: String::new(), is_head: false, host })
+            is_foreign(&Request { host, ..Request::default() })
         };
         for host in ["localhost", "LOCALHOST:9", "127.0.0.1:80", "127.9.9.9", "[::1]:80", "[::1]"] {
             assert!(!foreign(Some(host)), "{host}");

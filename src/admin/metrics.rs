@@ -87,7 +87,7 @@ fn bounds(core: &Core, text: &mut Text) {
     let help = "The most bytes that all peers together can make the server hold, beside the caches of the database: \
         grpc_memory_bytes, and all streams at their limits.";
     text.show("memory_bound_bytes", help, &Values::Gauges(parts));
-    let ready = f64::from(u8::from(now::not_ready(core).is_empty()));
+    let ready = f64::from(u8::from(core.not_ready().is_empty()));
     text.show("ready", "1 while /readyz says so.", &Values::gauge(ready));
     let started = SystemTime::now() - core.started.elapsed();
     let started = started.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();

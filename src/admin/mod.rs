@@ -19,9 +19,11 @@ use std::sync::Arc;
 use std::thread::{sleep, Builder, JoinHandle};
 use std::time::Duration;
 
+use crate::calls::auth::Gate;
 use crate::calls::Core;
 use crate::error::{Error, Result};
 use crate::grpc::channelz;
+use crate::tokens::Right;
 use http::{Request, Response};
 
 /// Threads that answer: one serves while others wait for clients that are slow.
@@ -38,6 +40,8 @@ pub struct Admin {
 
 struct Shared {
     core: Arc<Core>,
+    /// Asked of who is not on loopback.
+    gate: Option<Arc<Gate>>,
     /// Where calls come in.
     listen: Vec<String>,
     listener: TcpListener,
@@ -46,16 +50,21 @@ struct Shared {
 
 impl Admin {
     /// Listens where `admin_listen` says, if it does. `listen` is where calls come in.
-    pub fn start(core: &Arc<Core>, listen: Vec<String>) -> Result<Option<Admin>> {
+    pub fn start(
+        core: &Arc<Core>,
+        gate: &Option<Arc<Gate>>,
+        listen: Vec<String>,
+    ) -> Result<Option<Admin>> {
         let admin_listen = &core.config.admin_listen;
         if admin_listen.is_empty() {
             return Ok(None);
         }
-        let listener = bind(admin_listen)?;
+        let listener = bind(admin_listen, gate.is_some())?;
         let unusable = |e| Error::Unusable(format!("admin_listen: {admin_listen:?}: {e}"));
         let address = listener.local_addr().map_err(unusable)?;
         let is_closed = AtomicBool::new(false);
-        let shared = Arc::new(Shared { core: Arc::clone(core), listen, listener, is_closed });
+        let (core, gate) = (Arc::clone(core), gate.clone());
+        let shared = Arc::new(Shared { core, gate, listen, listener, is_closed });
         let mut admin = Admin { address, shared: Arc::clone(&shared), threads: Vec::new() };
         for i in 0..THREADS {
             let (shared, thread) = (Arc::clone(&shared), Builder::new());
@@ -85,13 +94,15 @@ impl Drop for Admin {
     }
 }
 
-/// Listens on loopback alone: what is shown has the addresses of clients in it.
-fn bind(admin_listen: &str) -> Result<TcpListener> {
+/// Listens; elsewhere than on loopback only where tokens are asked for: what is shown has the addresses of clients
+/// in it.
+fn bind(admin_listen: &str, has_tokens: bool) -> Result<TcpListener> {
     let why_not = |why: &dyn std::fmt::Display| format!("admin_listen: {admin_listen:?}: {why}");
     let addresses = admin_listen.to_socket_addrs();
     let addresses: Vec<_> = addresses.map_err(|e| Error::Unusable(why_not(&e)))?.collect();
-    if !addresses.iter().all(|address| address.ip().is_loopback()) {
-        let why = "it is for 127.0.0.1 or [::1] alone: whoever can reach it may read it";
+    if !has_tokens && !addresses.iter().all(|address| address.ip().is_loopback()) {
+        let why =
+            "without tokens it is for 127.0.0.1 or [::1] alone: whoever can reach it may read it";
         return Err(Error::Unusable(why_not(&why)));
     }
     TcpListener::bind(&addresses[..]).map_err(|e| Error::Unavailable(why_not(&e)))
@@ -100,9 +111,10 @@ fn bind(admin_listen: &str) -> Result<TcpListener> {
 impl Shared {
     fn run(&self) {
         while !self.is_closed() {
-            let served = self.listener.accept().map(|(stream, _)| {
+            let served = self.listener.accept().map(|(stream, from)| {
+                let answer = |request: &Request| self.answer(request, from);
                 // An error is a client that is gone, or that is too slow.
-                let _ = http::serve(stream, || self.is_closed(), |request| self.answer(request));
+                let _ = http::serve(stream, || self.is_closed(), answer);
             });
             if served.is_err() {
                 sleep(PAUSE);
@@ -114,9 +126,9 @@ impl Shared {
         self.is_closed.load(Ordering::Acquire)
     }
 
-    fn answer(&self, request: &Request) -> Response {
-        if http::is_foreign(request) {
-            return Response::text(403, "the Host of the request is not one of loopback\n");
+    fn answer(&self, request: &Request, from: SocketAddr) -> Response {
+        if let Err(refusal) = self.let_in(request, from) {
+            return refusal;
         }
         match &request.path[..] {
             "/metrics" => Response::new(200, METRICS, metrics::text(&self.core)),
@@ -130,8 +142,30 @@ impl Shared {
         }
     }
 
+    /// Whether it may be answered. A browser on this machine may be led here by a page of elsewhere, whose name the
+    /// Host then has; from elsewhere a token is asked for, which no such page has.
+    fn let_in(&self, request: &Request, from: SocketAddr) -> std::result::Result<(), Response> {
+        // For whoever starts and chooses servers.
+        let is_probe = matches!(&request.path[..], "/livez" | "/readyz");
+        let gate = self.gate.as_ref().filter(|_| !from.ip().to_canonical().is_loopback());
+        match gate {
+            Some(_) if is_probe => Ok(()),
+            None if http::is_foreign(request) => {
+                Err(Response::text(403, "the Host of the request is not one of loopback\n"))
+            }
+            None => Ok(()),
+            Some(gate) => {
+                let token = request.authorization.as_deref();
+                gate.authorize_one(token, Right::Admin, &from.to_string()).map_err(|error| {
+                    let code = if matches!(error, Error::PermissionDenied(_)) { 403 } else { 401 };
+                    Response::text(code, format!("{error}\n"))
+                })
+            }
+        }
+    }
+
     fn readyz(&self) -> Response {
-        match &now::not_ready(&self.core)[..] {
+        match &self.core.not_ready()[..] {
             [] => Response::text(200, "ok\n"),
             reasons => Response::text(503, reasons.join("\n") + "\n"),
         }

@@ -52,10 +52,3 @@ pub fn connections(core: &Core) -> usize {
 pub fn calls_open(core: &Core) -> usize {
     core.calls_open.load(Ordering::Relaxed)
 }
-
-/// What keeps the server from serving, each in a line; none where it is ready.
-pub fn not_ready(core: &Core) -> Vec<String> {
-    let stopping = core.stopping.waits.reason().map(|_| "the server is stopping".to_owned());
-    let health = core.store.health().err().map(|error| error.to_string());
-    stopping.into_iter().chain(health).collect()
-}

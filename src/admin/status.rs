@@ -125,7 +125,7 @@ pub fn json(core: &Core, listen: &[String]) -> String {
 }
 
 fn status<'a>(core: &Core, listen: &'a [String]) -> Status<'a> {
-    let (metrics, not_ready) = (&core.metrics, now::not_ready(core));
+    let (metrics, not_ready) = (&core.metrics, core.not_ready());
     let reached = Limit::ALL.iter();
     let reached = reached.map(|(limit, name)| (*name, metrics.limit_reached.of(*limit).get()));
     let limits = now::limits(core).map(|it| Bounded { name: it.name, used: it.open, max: it.max });

@@ -1,6 +1,6 @@
 //! What all calls have in common: who calls, the reasons to end, and the count.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -19,6 +19,8 @@ pub const STOP_GRACE: Duration = Duration::from_millis(250);
 
 /// What a stop of the server tells, in the order of the fields. Each has the reason of those after it.
 pub struct Stopping {
+    /// A stop was asked for: who chooses servers by their health is to choose another one from now on.
+    pub is_draining: AtomicBool,
     /// No calls come any more, and who waits for a client that does nothing ends.
     pub waits: Stop,
     /// [`STOP_GRACE`] later: queries end.
@@ -31,7 +33,8 @@ impl Default for Stopping {
     fn default() -> Stopping {
         let calls = Stop::default();
         let queries = calls.child();
-        Stopping { waits: queries.child(), queries, calls }
+        let is_draining = AtomicBool::new(false);
+        Stopping { is_draining, waits: queries.child(), queries, calls }
     }
 }
 

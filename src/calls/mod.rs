@@ -39,7 +39,7 @@ pub mod validate;
 pub mod watch;
 pub mod wire;
 
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -74,4 +74,13 @@ pub struct Core {
     pub stopping: Stopping,
     /// For the log of calls without a message.
     pub seldom: Seldom,
+}
+
+impl Core {
+    /// What keeps the server from serving, each for an operator; none where it can.
+    pub fn not_ready(&self) -> Vec<String> {
+        let is_draining = self.stopping.is_draining.load(Ordering::SeqCst);
+        let draining = is_draining.then(|| "draining".to_owned());
+        draining.into_iter().chain(self.store.health()).collect()
+    }
 }

@@ -59,9 +59,9 @@ settings! {
         /// What to listen on: HOST:PORT, where port 0 takes a free one, or unix:PATH; several of them with
         /// commas between, or as a list. The socket file of a server that is gone is replaced.
         listen: Vec<String> = vec!["127.0.0.1:50051".to_owned()], each "HOST:PORT or unix:PATH", with "super::list", in help often;
-        /// Where the operator's HTTP listens: HOST:PORT of loopback, where port 0 takes a free one. It has the
-        /// metrics for Prometheus, liveness and readiness, and what the server is doing now; it changes nothing.
-        /// Empty: nowhere.
+        /// Where the operator's HTTP listens: HOST:PORT, where port 0 takes a free one. It has the metrics for
+        /// Prometheus, liveness and readiness, and what the server is doing now; it changes nothing. It is plain
+        /// HTTP: elsewhere than on loopback it needs `tokens`, and a caller the right `admin`. Empty: nowhere.
         admin_listen: String = String::new(), is "HOST:PORT, or nothing", in help often;
     }
 

@@ -139,7 +139,7 @@ impl Builder {
         let standard = Services::new(&shared.core.config, descriptors);
         services.extend(standard.all());
         let grpc = grpc_server(&envs.env, &shared, services);
-        let watching = Watching::start(shared.core.store.clone(), standard)?;
+        let watching = Watching::start(Arc::clone(&shared.core), standard)?;
         Ok(Running {
             grpc: grpc?,
             envs,
@@ -163,7 +163,8 @@ impl Server {
             self.addresses.push(address.bind(&mut running.grpc, running.tls.as_ref())?);
         }
         let addresses: Vec<_> = self.addresses.iter().map(Address::to_string).collect();
-        running.admin = Admin::start(&running.shared.core, addresses.clone())?;
+        running.admin =
+            Admin::start(&running.shared.core, &running.shared.gate, addresses.clone())?;
         if let Some(admin) = &running.admin {
             log::info!("what it does is told at http://{}/", admin.address());
         }

@@ -1,6 +1,6 @@
 //! Whether the server can do its work, and who is told of it: the services of gRPC that tell of a server.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -9,13 +9,13 @@ use crossbeam_channel::{bounded, RecvTimeoutError, Sender};
 use grpcio::Service;
 use protobuf::descriptor::FileDescriptorProto;
 
+use crate::calls::Core;
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::proto::report;
 use crate::services::health::{self, Status, Statuses};
 use crate::services::reflection::{with_imports, Reflection};
 use crate::services::Limits;
-use crate::store::Store;
 
 /// The time between two looks. A lock takes longest to be seen: a second until the writer is idle, 0.4 more
 /// until it is no passing one, and this.
@@ -67,17 +67,16 @@ impl Services {
 pub struct Monitor(Arc<Shared>);
 
 struct Shared {
-    store: Store,
+    core: Arc<Core>,
     services: Services,
-    is_draining: AtomicBool,
     /// As it was told last.
     told: Mutex<Health>,
 }
 
 impl Monitor {
-    fn new(store: Store, services: Services) -> Monitor {
+    fn new(core: Arc<Core>, services: Services) -> Monitor {
         let told = Mutex::new(Health { serving: true, reasons: Vec::new() });
-        let monitor = Shared { store, services, is_draining: AtomicBool::new(false), told };
+        let monitor = Shared { core, services, told };
         monitor.tell(Status::Serving);
         Monitor(Arc::new(monitor))
     }
@@ -89,7 +88,7 @@ impl Monitor {
 
     /// A stop was asked for: whoever chooses servers by their health is to choose another one from now on.
     pub fn draining(&self) {
-        self.0.is_draining.store(true, Ordering::SeqCst);
+        self.0.core.stopping.is_draining.store(true, Ordering::SeqCst);
         self.0.look();
     }
 
@@ -105,11 +104,8 @@ impl Shared {
     fn look(&self) {
         // Held over the look: of two at once, the later one counts.
         let mut told = self.told();
-        let is_draining = self.is_draining.load(Ordering::SeqCst);
-        let mut reasons = self.store.health();
-        if is_draining {
-            reasons.insert(0, "draining".to_owned());
-        }
+        let is_draining = self.core.stopping.is_draining.load(Ordering::SeqCst);
+        let reasons = self.core.not_ready();
         let now = Health { serving: reasons.is_empty(), reasons };
         if *told == now {
             return;
@@ -144,8 +140,8 @@ pub struct Watching {
 
 impl Watching {
     /// Looks once before it returns.
-    pub fn start(store: Store, services: Services) -> Result<Watching> {
-        let monitor = Monitor::new(store, services);
+    pub fn start(core: Arc<Core>, services: Services) -> Result<Watching> {
+        let monitor = Monitor::new(core, services);
         monitor.0.look();
         let (stop, stopped) = bounded::<()>(0);
         let shared = Arc::clone(&monitor.0);
