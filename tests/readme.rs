@@ -4,6 +4,7 @@
 //! install or test, which cannot be done in the middle of a test: that what they name is there is held instead.
 //! (The pages in docs/clients are of tests/docs.)
 
+#[allow(dead_code)] // This test binary uses a part.
 #[path = "common/skip.rs"]
 mod skip;
 
