@@ -270,6 +270,22 @@ billstream_replace([==[        gpr_log(GPR_ERROR, "Failed getpeername: %s",
 ]==])
 billstream_close()
 
+# Certificates that are replaced while it serves: a handshake that began as another one took new files used what
+# those had freed.
+billstream_open(src/core/lib/security/security_connector/ssl/ssl_security_connector.cc)
+billstream_replace([==[    tsi_result result = tsi_ssl_server_handshaker_factory_create_handshaker(
+        server_handshaker_factory_, /*network_bio_buf_size=*/0,
+        /*ssl_bio_buf_size=*/0, &tsi_hs);
+]==] [==[    tsi_result result;
+    {
+      grpc_core::MutexLock lock(&mu_);
+      result = tsi_ssl_server_handshaker_factory_create_handshaker(
+          server_handshaker_factory_, /*network_bio_buf_size=*/0,
+          /*ssl_bio_buf_size=*/0, &tsi_hs);
+    }
+]==])
+billstream_close()
+
 # How a program learns which core it runs on: asked with an argument that any other core ignores, this
 # one does not listen, and gives the number of these patches where the port would be.
 billstream_open(src/core/ext/transport/chttp2/server/chttp2_server.cc)

@@ -28,6 +28,8 @@ missing() {
   have cmake || echo cmake
   have make || echo make
   if [ "$distro_grpc" = yes ]; then
+    # docs/security.md makes certificates with it.
+    have openssl || echo openssl
     if ! have pkg-config; then
       echo pkg-config grpc
     elif ! pkg-config --exists grpc; then
