@@ -123,6 +123,15 @@ metrics! {
 }
 
 impl Metrics {
+    /// Uploads that ended without creating anything.
+    pub(crate) fn uploads_failed(&self) -> u64 {
+        let calls = &self.rpc_server_call_duration_seconds;
+        let is_upload = |method| matches!(method, Method::BulkCreate | Method::BulkCreateBatches);
+        let failed =
+            calls.iter().filter(|((method, code), _)| is_upload(*method) && *code != Code::Ok);
+        failed.map(|(_, calls)| calls.count()).sum()
+    }
+
     /// Calls that were refused, or ended, for the limit of this name, such as `max_exports`, or a share of it; of
     /// what is no limit of [`Config`](crate::Config) none.
     pub fn refused(&self, limit: &str) -> u64 {

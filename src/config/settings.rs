@@ -275,6 +275,10 @@ settings! {
 
     /// Stopping
     shutdown {
+        /// How long calls still come after a stop was asked for, in milliseconds, while `grpc.health.v1` and
+        /// `/readyz` say NOT_SERVING already: for who chooses servers by their health to choose others. It is
+        /// part of `drain_timeout_ms`. 0: none still come.
+        lame_duck_ms: u64 = 0, in 0..=3_600_000;
         /// The longest that open calls may go on after a stop was asked for, in milliseconds; then they
         /// are cancelled.
         drain_timeout_ms: u64 = 10_000, in 0..=3_600_000, in help often;

@@ -98,6 +98,8 @@ pub fn core_line(record: &Record<'_>) -> Option<(Level, String)> {
         Some((Stranger::Handshake, why)) => {
             (&foreign.handshake, format!("a TLS handshake failed: {why}"))
         }
+        // What the core calls information is for who looks for a fault of it.
+        None if record.level() == Level::Info => return Some((Level::Debug, text)),
         None => return Some((record.level(), text)),
     };
     counter.add(1);

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::atomic::Ordering;
 use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use futures::future::{select, Either};
@@ -13,6 +14,7 @@ use crate::bridge::wait;
 use crate::calls::call::STOP_GRACE;
 use crate::calls::start::Threads;
 use crate::calls::Core;
+use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::grpc::Shared;
 use crate::stop::{Reason, Stop};
@@ -32,6 +34,8 @@ pub struct Stopped {
     pub drained: u64,
     /// Calls that were open then, and ended with an error: UNAVAILABLE, if it is for the stop.
     pub cancelled: u64,
+    /// Those of the cancelled that were uploads: nothing of theirs was created.
+    pub rolled_back: u64,
     /// How long it took.
     pub took: Duration,
     /// Whether it is over. `false` where it was asked for on a completion-queue thread of the server, which a
@@ -42,11 +46,15 @@ pub struct Stopped {
 
 impl fmt::Display for Stopped {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Stopped { drained, cancelled, took, is_over } = self;
+        let Stopped { drained, cancelled, rolled_back, took, is_over } = self;
         match is_over {
             true => {
-                write!(f, "stopped after {took:?}: {drained} open calls went on to their end, ")
-                    .and_then(|()| write!(f, "{cancelled} were ended"))
+                write!(f, "stopped after {took:.1?}: {drained} open calls went on to their end, ")?;
+                write!(
+                    f,
+                    "{cancelled} were ended, {rolled_back} of them uploads, of which nothing "
+                )?;
+                f.write_str("was created")
             }
             false => f.write_str("stopping on another thread"),
         }
@@ -89,8 +97,10 @@ impl Running {
         } = self;
         let monitor = &watching.monitor;
         monitor.draining();
+        lame_duck(&shared.core.config);
         let stopped = hold.during(|| grpc.shutdown());
         let (ok, failed) = (metrics.calls_ok.get(), metrics.calls_failed.get());
+        let uploads_failed = metrics.uploads_failed();
         let stopped = Some(stopped);
         let drained =
             Drain { core: &shared.core, monitor, stopped, has_own_services }.run(&mut grpc);
@@ -103,6 +113,7 @@ impl Running {
         let report = Stopped {
             drained: metrics.calls_ok.get() - ok,
             cancelled: metrics.calls_failed.get() - failed,
+            rolled_back: metrics.uploads_failed() - uploads_failed,
             took: start.elapsed(),
             is_over: true,
         };
@@ -112,6 +123,15 @@ impl Running {
         } else {
             Err(Error::Internal("calls did not end in time; the database is closed".to_owned()))
         }
+    }
+}
+
+/// Lets calls still come, while who chooses servers by their health chooses others.
+fn lame_duck(config: &Config) {
+    let pause = Duration::from_millis(config.lame_duck_ms.min(config.drain_timeout_ms));
+    if !pause.is_zero() {
+        log::info!("NOT_SERVING, and serving for {pause:?} to who has not heard of it");
+        thread::sleep(pause);
     }
 }
 
@@ -128,7 +148,10 @@ impl Drain<'_> {
     /// Ends all calls, the longer the less they are in progress; whether they have ended.
     fn run(&mut self, grpc: &mut grpcio::Server) -> bool {
         let stopping = &self.core.stopping;
-        let drain = Duration::from_millis(self.core.config.drain_timeout_ms);
+        let config = &self.core.config;
+        // What is left of it.
+        let drain = config.drain_timeout_ms.saturating_sub(config.lame_duck_ms);
+        let drain = Duration::from_millis(drain);
         self.monitor.close();
         self.tell(&stopping.waits);
         if self.has_stopped(drain.min(STOP_GRACE)) {

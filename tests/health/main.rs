@@ -12,6 +12,7 @@ mod limits;
 mod protocol;
 #[path = "../interop/python.rs"]
 mod python;
+mod stop;
 mod tools;
 
 use common::skip;
