@@ -7,34 +7,35 @@ use std::fs;
 use protobuf::reflect::{EnumDescriptor, FieldDescriptor, MessageDescriptor};
 use protobuf_codegen::{Codegen, Customize, CustomizeCallback};
 
-const CONTRACT: &str = "proto/billing/v1/report.proto";
+const CONTRACT: [&str; 2] = ["proto/billing/v1/report.proto", "proto/billing/v1/admin.proto"];
 
 fn main() {
-    let protos = [
-        CONTRACT,
+    let standard = [
         "build/google/rpc/error_details.proto",
         "build/grpc/health/v1/health.proto",
         "build/grpc/reflection/v1/reflection.proto",
     ];
-    for proto in protos {
+    let protos = [&CONTRACT[..], &standard].concat();
+    for proto in &protos {
         println!("cargo:rerun-if-changed={proto}");
     }
     Codegen::new()
         .pure()
         .includes(["proto", "build"])
         .inputs(protos)
-        .customize_callback(Comments::of(CONTRACT))
+        .customize_callback(Comments::of(&CONTRACT))
         .cargo_out_dir("proto")
         .run_from_script();
 }
 
-/// The comments of a proto file as documentation, which the generator leaves out: by the name of what they are of,
+/// The comments of proto files as documentation, which the generator leaves out: by the name of what they are of,
 /// such as `Invoice` and `Invoice.currency`.
 struct Comments(HashMap<String, String>);
 
 impl Comments {
-    fn of(proto: &str) -> Comments {
-        let text = fs::read_to_string(proto).unwrap_or_else(|e| panic!("{proto}: {e}"));
+    fn of(protos: &[&str]) -> Comments {
+        let read = |proto| fs::read_to_string(proto).unwrap_or_else(|e| panic!("{proto}: {e}"));
+        let text: String = protos.iter().map(read).collect();
         let (mut comments, mut scope, mut comment) = (HashMap::new(), "", String::new());
         for line in text.lines().map(str::trim) {
             if let Some(text) = line.strip_prefix("//") {
@@ -43,7 +44,7 @@ impl Comments {
             }
             let words: Vec<&str> = line.split(' ').collect();
             let name = match words[..] {
-                ["message" | "enum", name, "{"] => {
+                ["message" | "enum", name, "{" | "{}"] => {
                     scope = name;
                     name.to_owned()
                 }

@@ -1,4 +1,4 @@
-//! The methods of `billing.v1.ReportService` by name: what calls are counted and told of by.
+//! The methods of `billing.v1` by name: what calls are counted and told of by.
 
 use std::fmt;
 
@@ -13,11 +13,12 @@ pub enum Method {
     BulkCreateBatches,
     Reconcile,
     ReconcileBatches,
+    Backup,
 }
 
 impl Method {
     /// All of them; the place of each is its number.
-    pub const ALL: [Method; 8] = [
+    pub const ALL: [Method; 9] = [
         Method::GetSummary,
         Method::ListInvoices,
         Method::ExportInvoices,
@@ -26,6 +27,7 @@ impl Method {
         Method::BulkCreateBatches,
         Method::Reconcile,
         Method::ReconcileBatches,
+        Method::Backup,
     ];
 
     /// Whether it is one that streams rows: the others have one message and one answer.
@@ -44,6 +46,7 @@ impl Method {
             Method::BulkCreateBatches => "BulkCreateBatches",
             Method::Reconcile => "Reconcile",
             Method::ReconcileBatches => "ReconcileBatches",
+            Method::Backup => "Backup",
         }
     }
 }

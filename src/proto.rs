@@ -5,6 +5,7 @@ mod generated {
 }
 
 // Details of statuses, as they are on the wire: `client::Error` has what they say.
+pub use generated::admin;
 #[doc(hidden)]
 pub use generated::error_details;
 pub use generated::report;

@@ -39,7 +39,7 @@ pub enum Code {
     Internal = 13,
     /// There is no server, or it is stopping, or its database is busy. Nothing acknowledged is lost.
     Unavailable = 14,
-    /// Data is lost. This server has no such answer.
+    /// Data is lost: a backup that came is not whole. This server has no such answer.
     DataLoss = 15,
     /// The caller has not shown who it is: its token is missing, malformed, unknown or expired.
     Unauthenticated = 16,

@@ -140,7 +140,8 @@ fn only_the_engine_of_the_store_names_sqlite() {
 }
 
 /// What of the engine is public although it is no method of an open store.
-const OF_THE_FILE: &[&str] = &["backup", "check", "restore", "CheckReport", "Restored"];
+const OF_THE_FILE: &[&str] =
+    &["backup", "check", "check_copy", "restore", "CheckReport", "NewFile", "Restored"];
 
 /// Under whatever name: no public item beside the engine names what is imported from it.
 #[test]

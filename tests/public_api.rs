@@ -63,7 +63,7 @@ fn shown(text: &str) -> Vec<String> {
 }
 
 fn messages() -> Vec<String> {
-    let contract = read("proto/billing/v1/report.proto");
+    let contract = read("proto/billing/v1/report.proto") + &read("proto/billing/v1/admin.proto");
     let heads =
         contract.lines().filter(|line| line.starts_with("message ") || line.starts_with("enum "));
     heads.filter_map(|line| words(line).nth(1).map(str::to_owned)).collect()

@@ -45,8 +45,7 @@ pub fn streams(core: &Core) -> Vec<((Method, State), usize)> {
 
 /// Connections that readers have, at their start and always.
 pub fn connections(core: &Core) -> usize {
-    let config = &core.config;
-    config.cq_threads + config.unary_workers + config.export_workers
+    core.config.reader_connections()
 }
 
 pub fn calls_open(core: &Core) -> usize {

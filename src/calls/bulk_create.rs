@@ -3,7 +3,6 @@
 //! The requests are staged as they come, and one job of the writer creates them.
 
 use std::future::Future;
-use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::atomic::Ordering;
 use std::sync::Arc;
@@ -18,7 +17,6 @@ use crate::calls::rows::{each_row, parse};
 use crate::calls::unary::total_message;
 use crate::calls::wire::OfRows;
 use crate::calls::{validate, Core};
-use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::model::Created;
 use crate::peer::Peer;
@@ -121,7 +119,7 @@ impl Upload {
         if self.has_room() {
             return Ok(());
         }
-        let dir = spool_dir(&self.core.config);
+        let dir = self.core.config.spool_dir().to_owned();
         let mut staged = std::mem::take(&mut self.staged);
         let (reply, spilled) = oneshot::channel();
         let job = move || {
@@ -161,14 +159,6 @@ impl Upload {
                 result_message(batch_id, created)
             }
         }
-    }
-}
-
-fn spool_dir(config: &Config) -> PathBuf {
-    let beside = config.db.parent().filter(|dir| !dir.as_os_str().is_empty());
-    match config.spool_dir.as_os_str().is_empty() {
-        false => config.spool_dir.clone(),
-        true => beside.map_or_else(|| PathBuf::from("."), PathBuf::from),
     }
 }
 

@@ -89,6 +89,7 @@ pub struct Limits {
     pub exports: Arc<Limit>,
     pub uploads: Arc<Limit>,
     pub reconciles: Arc<Limit>,
+    pub backups: Arc<Limit>,
     /// Bytes of large answers that wait for their clients.
     answers: Arc<Limit>,
     /// Streams of every kind.
@@ -107,6 +108,7 @@ impl Limits {
             exports: limit("max_exports", config.max_exports),
             uploads: limit("max_uploads", config.max_uploads),
             reconciles: limit("max_reconciles", config.max_reconciles),
+            backups: limit("max_backups", config.max_backups),
             answers: limit("max_answer_bytes", config.max_answer_bytes),
             connections: Arc::default(),
             max_streams_per_connection: config.max_streams_per_connection,

@@ -1,4 +1,4 @@
-//! The calls of `billing.v1.ReportService` without a transport: what each does, for whoever carries it.
+//! The calls of `billing.v1` without a transport: what each does, for whoever carries it.
 //!
 //! A transport makes a [`Call`](call::Call) for each call, hands in its messages, and takes plain streams: an
 //! export gives chunks, an upload takes rows, a reconcile takes events and gives acknowledgements. Admission,
@@ -13,6 +13,7 @@
 //! | `unary` | GetSummary and ListInvoices |
 //! | `export` | ExportInvoices and ExportInvoiceBatches |
 //! | `bulk_create`, `reconcile` | the calls that write |
+//! | `backup` | Backup |
 //! | `validate` | from messages to the model |
 //! | `auth` | who may make which call |
 //! | `status` | from errors to statuses: the one table |
@@ -23,6 +24,7 @@
 //! | `sweep` | the thread that looks after calls that wait |
 
 pub mod auth;
+pub mod backup;
 pub mod bulk_create;
 pub mod call;
 pub mod export;
@@ -68,6 +70,8 @@ pub struct Core {
     pub exports: Queue,
     /// The thread that moves uploads to disk; the queue has room for every upload that is admitted.
     pub spool: Queue,
+    /// The threads of the backups, one for each that is admitted.
+    pub backups: Queue,
     pub sweep: Sweep,
     /// Calls that are open, those without a message too.
     pub calls_open: AtomicUsize,

@@ -24,6 +24,7 @@ pub struct Threads {
     exports: Workers,
     unary: Workers,
     spool: Workers,
+    backups: Workers,
     readers: Readers,
     /// The database that was made is kept once this is told so.
     pub store: StoreThread,
@@ -68,6 +69,8 @@ impl Core {
         let (threads, queued) = (config.export_workers, config.max_exports + config.export_workers);
         let exports = Workers::start("billstream-export", threads, queued, Share::ALL)?;
         let spool = Workers::start("billstream-spool", 1, config.max_uploads, Share::ALL)?;
+        let backups = config.max_backups;
+        let backups = Workers::start("billstream-backup", backups, backups, Share::ALL)?;
         let sweep = Sweep::default();
         let sweeping = Sweeping { thread: Some(sweep.start()?), sweep: sweep.clone() };
         let core = Arc::new(Core {
@@ -80,6 +83,7 @@ impl Core {
             unary_calls: UnderWay::default(),
             exports: exports.queue(),
             spool: spool.queue(),
+            backups: backups.queue(),
             sweep,
             calls_open: AtomicUsize::new(0),
             stopping: Stopping::default(),
@@ -87,8 +91,8 @@ impl Core {
             config,
         });
         let readers = Readers(store);
-        let threads =
-            Threads { exports, unary, spool, readers, store: store_thread, sweep: sweeping };
+        let (store, sweep) = (store_thread, sweeping);
+        let threads = Threads { exports, unary, spool, backups, readers, store, sweep };
         Ok((core, threads))
     }
 }
@@ -96,10 +100,11 @@ impl Core {
 impl Threads {
     /// Ends all but what looks after calls: those of a transport may still have to end.
     pub fn stop(self) -> Sweeping {
-        let Threads { exports, unary, spool, readers, store, sweep } = self;
+        let Threads { exports, unary, spool, backups, readers, store, sweep } = self;
         exports.stop();
         unary.stop();
         spool.stop();
+        backups.stop();
         drop(readers);
         drop(store);
         sweep

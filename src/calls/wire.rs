@@ -5,6 +5,7 @@
 
 use protobuf::Message;
 
+use crate::proto::admin::BackupRequest;
 use crate::proto::report::{
     CreateInvoiceBatch, CreateInvoiceRequest, ExportRequest, ListInvoicesRequest, ReconcileEvent,
     ReconcileEventBatch, SummaryRequest,
@@ -88,6 +89,11 @@ impl Incoming for ExportRequest {
         fields: &[(1, Text), (2, Varints), (3, TIME), (4, TIME), (5, Varint), (6, Varint)],
         max_fields: MAX_FILTER_FIELDS,
     };
+    const SIZE_LIMIT: &'static str = "max_request_bytes";
+}
+
+impl Incoming for BackupRequest {
+    const SHAPE: &'static Shape = &Shape { fields: &[], max_fields: MAX_FILTER_FIELDS };
     const SIZE_LIMIT: &'static str = "max_request_bytes";
 }
 

@@ -1,5 +1,6 @@
 //! The other end of the service: [`Client`], blocking and typed.
 
+mod backup;
 mod batch;
 mod export;
 mod grpc;
@@ -19,6 +20,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use crate::status::{Code, Status as Error};
+pub use backup::Backup;
 pub use export::Export;
 pub use invoices::{InvoiceRef, Invoices, Malformed};
 pub use options::ConnectOptions;

@@ -1,6 +1,7 @@
 //! Every setting and limit of the server, with its unit in its name. (The table of them is in `settings.rs`.)
 
 use std::fmt;
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
@@ -62,6 +63,20 @@ impl Config {
     /// The largest request that names a filter in bytes: it is a message too.
     pub(crate) fn filter_bytes(&self) -> usize {
         self.max_request_bytes.min(self.max_message_bytes)
+    }
+
+    /// Database connections that read: one for each thread that does.
+    pub(crate) fn reader_connections(&self) -> usize {
+        self.cq_threads + self.unary_workers + self.export_workers + self.max_backups
+    }
+
+    /// Where temporary files are.
+    pub(crate) fn spool_dir(&self) -> &Path {
+        let beside = self.db.parent().filter(|dir| !dir.as_os_str().is_empty());
+        match self.spool_dir.as_os_str().is_empty() {
+            false => &self.spool_dir,
+            true => beside.unwrap_or(Path::new(".")),
+        }
     }
 
     /// How much of a limit one peer may hold.
@@ -128,7 +143,8 @@ impl Config {
     /// The most bytes that all streams hold outside gRPC: [`Config::export_memory_bytes`] for each
     /// export, `max_answer_bytes` and a page, eight chunks for each thread that scans ahead, `upload_memory_bytes` and
     /// one message for each upload, and for each reconcile stream its queue, one message, two batches (one
-    /// that is applied, and one whose acknowledgements are sent), and the acknowledgements of one message.
+    /// that is applied, and one whose acknowledgements are sent), and the acknowledgements of one message. A backup
+    /// has some chunks, and SQLite's cache of the copy.
     pub fn streams_memory_bytes(&self) -> usize {
         let reconcile = (self.reconcile_queue_events + 2 * self.reconcile_batch_events)
             * MAX_EVENT_BYTES
@@ -139,11 +155,20 @@ impl Config {
             + self.export_workers * BLOCK_CHUNKS * (self.quick_batch_bytes() + MAX_ROW_BYTES)
             + self.max_uploads * (self.upload_memory_bytes + self.max_message_bytes)
             + self.max_reconciles * (reconcile + self.max_message_bytes)
+            + self.max_backups
+                * (BACKUP_CACHE_BYTES + (BACKUP_QUEUE_CHUNKS + 2) * BACKUP_CHUNK_BYTES)
     }
 }
 
 /// The chunks that an idle thread scans ahead for an export: enough that handing them over costs little.
 pub(crate) const BLOCK_CHUNKS: usize = 8;
+
+/// The data in a message of a backup: enough that what a message costs is nothing.
+pub(crate) const BACKUP_CHUNK_BYTES: usize = 64 << 10;
+/// Messages of a backup that may wait for the client.
+pub(crate) const BACKUP_QUEUE_CHUNKS: usize = 2;
+/// What SQLite has by default.
+const BACKUP_CACHE_BYTES: usize = 2 << 20;
 
 /// The largest invoice in bytes: two ids, a memo, and numbers.
 const MAX_ROW_BYTES: usize = 2 * 128 + 1024 + 128;

@@ -222,8 +222,16 @@ settings! {
         max_upload_bytes: usize = 256 << 20, in 1..=1_099_511_627_776, in help often;
         /// Bytes of an upload that are kept in memory; the rest waits in a temporary file.
         upload_memory_bytes: usize = 256 << 10, in 0..=1_073_741_824;
-        /// Where the temporary files of uploads are; empty: the directory of the database.
+        /// Where the temporary files of uploads and backups are; empty: the directory of the database.
         spool_dir: PathBuf = PathBuf::new(), is "a directory, or nothing";
+    }
+
+    /// Backups over the wire
+    backups {
+        /// Backups over the wire that may be open, each with a thread and, while it is copied, a database
+        /// connection; a further one is RESOURCE_EXHAUSTED, with RetryInfo. Each waits for its client in a
+        /// temporary file of the size of the database.
+        max_backups: usize = 1, in 1..=16;
     }
 
     /// Reconcile streams

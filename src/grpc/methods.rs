@@ -1,8 +1,9 @@
-//! The methods of `billing.v1.ReportService`, as their clients see them.
+//! The methods of the services of `billing.v1`, as their clients see them.
 
 use grpcio::{GrpcSlice, Marshaller, MessageReader, Method, MethodType};
 use protobuf::Message;
 
+use crate::proto::admin::{BackupChunk, BackupRequest};
 use crate::proto::report::{
     BulkResult, CreateInvoiceBatch, CreateInvoiceRequest, ExportRequest, Invoice, InvoiceBatch,
     ListInvoicesRequest, ListInvoicesResponse, ReconcileAck, ReconcileAckBatch, ReconcileEvent,
@@ -34,6 +35,8 @@ pub const RECONCILE: Method<ReconcileEvent, ReconcileAck> =
     method(MethodType::Duplex, "/billing.v1.ReportService/Reconcile");
 pub const RECONCILE_BATCHES: Method<ReconcileEventBatch, ReconcileAckBatch> =
     method(MethodType::Duplex, "/billing.v1.ReportService/ReconcileBatches");
+pub const BACKUP: Method<BackupRequest, BackupChunk> =
+    method(MethodType::ServerStreaming, "/billing.v1.AdminService/Backup");
 
 fn serialize<M: Message>(message: &M, buffer: &mut GrpcSlice) -> grpcio::Result<()> {
     grpcio::pb_ser(message, buffer)

@@ -4,7 +4,7 @@
 //!
 //! | module | what it is |
 //! |---|---|
-//! | `unary`, `export`, `bulk_create`, `reconcile` | the rpcs |
+//! | `unary`, `export`, `bulk_create`, `reconcile`, `backup` | the rpcs |
 //! | `auth` | who makes a call |
 //! | `call` | what all have in common: the first message, and the end |
 //! | `codec`, `status` | messages and statuses on the wire |
@@ -15,6 +15,7 @@
 //! | `decoders` | what a client's bytes become: for tests and fuzzing |
 
 pub mod auth;
+mod backup;
 mod bulk_create;
 mod call;
 pub mod channelz;
@@ -45,6 +46,17 @@ pub struct Shared {
     pub poller: poller::Poller,
     /// Where calls show who makes them; without it nobody is asked.
     pub gate: Option<Arc<Gate>>,
+}
+
+/// What operators ask of a server, to be registered beside [`service`].
+pub fn admin_service(shared: &Arc<Shared>) -> grpcio::Service {
+    let backups = Arc::clone(shared);
+    ServiceBuilder::new()
+        .add_duplex_streaming_handler(
+            &codec::encoded(&methods::BACKUP),
+            move |ctx, requests, sink| backup::backup(&backups, ctx, requests, sink),
+        )
+        .build()
 }
 
 /// The service, to be registered with a gRPC server.

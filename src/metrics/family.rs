@@ -158,6 +158,7 @@ labels! {
     Exports = "max_exports",
     Uploads = "max_uploads",
     Reconciles = "max_reconciles",
+    Backups = "max_backups",
     StreamsPerConnection = "max_streams_per_connection",
     QueuedUnary = "max_queued_unary",
     AnswerBytes = "max_answer_bytes",

@@ -52,8 +52,8 @@ impl Builder {
     }
 
     /// Serves `service` beside ours, on the same addresses. The limits of [`Config`] are not its own; its
-    /// calls have `drain_timeout_ms` at a stop, and are cancelled then. With `token_file` its callers need the right
-    /// `write`. Methods of `billing.v1.ReportService`, health and reflection stay ours.
+    /// calls have `drain_timeout_ms` at a stop, and are cancelled then. With `tokens` its callers need the right
+    /// `write`. Methods of `billing.v1`, health and reflection stay ours.
     pub fn service(mut self, service: Service) -> Builder {
         self.services.push(service);
         self
@@ -176,7 +176,7 @@ impl Server {
     }
 }
 
-/// Ours is the last of the services: of two methods of one name the last one counts.
+/// Ours are the last of the services: of two methods of one name the last one counts.
 fn grpc_server(
     env: &Arc<Environment>,
     shared: &Arc<Shared>,
@@ -193,7 +193,7 @@ fn grpc_server(
         Some(checker) => builder.add_checker(checker),
         None => builder,
     };
-    let services = services.into_iter().chain([grpc::service(shared)]);
+    let services = services.into_iter().chain([grpc::admin_service(shared), grpc::service(shared)]);
     services
         .fold(builder, ServerBuilder::register_service)
         .build()

@@ -156,10 +156,11 @@ impl Server {
         self.shared.core.store.connections_in_use()
     }
 
-    /// Streams that are open: exports, uploads and reconciles.
+    /// Streams that are open: exports, uploads, reconciles and backups.
     pub fn streams_open(&self) -> usize {
         let limits = &self.shared.core.limits;
-        limits.exports.open() + limits.uploads.open() + limits.reconciles.open()
+        let all = [&limits.exports, &limits.uploads, &limits.reconciles, &limits.backups];
+        all.iter().map(|limit| limit.open()).sum()
     }
 
     /// Stops accepting. Calls that wait for a client that does nothing end at once, queries soon after

@@ -4,10 +4,12 @@
 //! |---|---|
 //! | [`scan`] | exports: a scan that can wait |
 //! | [`encode`] | from the columns of a row to protobuf bytes |
+//! | `disk` | the room on a disk |
 //! | [`staged`] | uploads before their commit |
 //! | `write`, `jobs` | the one writer and its group commit; what waits for it |
 //! | `sqlite` | all that is SQLite's own; its map is there |
 
+mod disk;
 pub mod encode;
 mod jobs;
 pub mod scan;
@@ -15,6 +17,8 @@ mod sqlite;
 pub mod staged;
 mod write;
 
+use std::fs::File;
+use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
@@ -31,7 +35,8 @@ use staged::Staged;
 use write::{StopWriter, Writer};
 
 pub use jobs::Reply;
-pub use sqlite::maintain::{backup, check, CheckReport};
+pub use sqlite::copy::{backup, check_copy, NewFile};
+pub use sqlite::maintain::{check, CheckReport};
 pub use sqlite::restore::{restore, Restored};
 
 /// An open database. What it is given it has for all its clones.
@@ -54,6 +59,16 @@ pub enum Wait<'a> {
     No,
     /// `busy_timeout_ms`. It ends soon after the stop, with its reason.
     Until(&'a Stop),
+}
+
+/// The database at one moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Snapshot {
+    /// The size of a copy of it.
+    pub bytes: u64,
+    pub invoice_count: i64,
+    /// The highest that was given.
+    pub last_sequence: i64,
 }
 
 /// What keeps a [`Store`] open: the writer's thread and the lock on the database. Dropping it waits for the
@@ -114,6 +129,21 @@ impl Store {
     /// result comes after the commit, when `events` are the caller's alone again.
     pub fn apply(&self, events: Arc<Vec<Event>>) -> Result<Reply<Vec<Ack>>> {
         self.0.writer.apply(events)
+    }
+
+    /// Copies the database as it is now into a temporary file without a name in `dir`; `begun` is told before
+    /// what the copy will be. What is written meanwhile is not in it, and goes on; but for so long the log is not
+    /// emptied. Blocks, for a time by the size of the database; it ends soon after `stop`, with its reason.
+    ///
+    /// [`Error::Exhausted`](crate::Error::Exhausted) where less than `spare_bytes` of the disk would stay free.
+    pub fn copy(
+        &self,
+        dir: &Path,
+        spare_bytes: u64,
+        stop: &Stop,
+        begun: impl FnOnce(Snapshot) -> Result<()>,
+    ) -> Result<File> {
+        self.database().copy(dir, spare_bytes, stop, begun)
     }
 
     /// The highest sequence that is committed: what is at it or below is seen by whoever reads from now on,

@@ -1,5 +1,6 @@
 //! The calls over gRPC. Whatever waits here does so on the thread of the caller.
 
+mod backup;
 mod export;
 mod raw;
 mod reconcile;
@@ -12,6 +13,7 @@ use std::time::Duration;
 use grpcio::{CallOption, MetadataBuilder, Method};
 use protobuf::Message;
 
+pub use backup::Chunks;
 pub use export::Batches;
 pub use reconcile::Call as Reconcile;
 pub use upload::Upload;

@@ -3,6 +3,7 @@
 //! A call is under way while a thread waits in it; between two of its steps a stop of the server does not wait for
 //! it. Its limits on time are those of queries: what keeps streams of strangers short has no place here.
 
+mod backup;
 mod export;
 mod opened;
 mod reconcile;
@@ -16,6 +17,7 @@ use std::time::{Duration, Instant};
 
 use protobuf::Message;
 
+pub use backup::Chunks;
 pub use export::Batches;
 pub use reconcile::Reconcile;
 pub use upload::Upload;

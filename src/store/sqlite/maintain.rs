@@ -1,16 +1,11 @@
-//! What an operator asks of the database from beside the server: is it sound, and a copy of it.
-//! Both work while a server is serving it.
+//! What an operator asks of the database from beside the server: is it sound.
 
-use std::path::Path;
-use std::time::Duration;
-use std::{fmt, io};
+use std::fmt;
 
-use rusqlite::backup::Backup;
 use rusqlite::{Connection, OptionalExtension, Row};
 
 use crate::config::Config;
-use crate::error::{Error, Result};
-use crate::store::sqlite::file::{sync_directory, temporary};
+use crate::error::Result;
 use crate::store::sqlite::open::{open_reader, set_pragmas};
 use crate::store::sqlite::sql;
 
@@ -44,7 +39,7 @@ impl fmt::Display for CheckReport {
 ///
 /// # Errors
 ///
-/// [`Error::Unusable`] where there is no database of ours, [`Error::Malformed`] where it cannot be read to its
+/// [`Error::Unusable`](crate::Error::Unusable) where there is no database of ours, [`Error::Malformed`](crate::Error::Malformed) where it cannot be read to its
 /// end. Other faults are no errors: [`CheckReport::faults`] has them.
 ///
 /// ```
@@ -112,42 +107,4 @@ fn drift(conn: &Connection) -> Result<Vec<String>> {
         customers.query_map([MAX_CUSTOMERS], fault)?.collect::<rusqlite::Result<Vec<_>>>()?,
     );
     Ok(faults)
-}
-
-/// Copies the database to the new file `to`, as of one moment; returns its size in bytes. The file has its
-/// name when it is whole and on the disk. A server may have the database meanwhile. [`check`] has an example.
-///
-/// # Errors
-///
-/// [`Error::Unusable`] where `db` is no database of ours, `to` exists, or it cannot be written.
-pub fn backup(db: &Path, to: &Path) -> Result<u64> {
-    let exists = || Error::Unusable(format!("{} exists: name a new file", to.display()));
-    if to.exists() {
-        return Err(exists());
-    }
-    let unusable =
-        |e: &dyn fmt::Display| Error::Unusable(format!("cannot write {}: {e}", to.display()));
-    let copy = temporary(to, "partial")?;
-    copy_database(&open_reader(db)?, copy.path()).map_err(|e| unusable(&e))?;
-    copy.as_file().sync_all().map_err(|e| unusable(&e))?;
-    let bytes = copy.as_file().metadata().map_err(|e| unusable(&e))?.len();
-    copy.persist_noclobber(to).map_err(|e| match e.error.kind() {
-        io::ErrorKind::AlreadyExists => exists(),
-        _ => unusable(&e.error),
-    })?;
-    sync_directory(to).map_err(|e| unusable(&e))?;
-    Ok(bytes)
-}
-
-/// Copies a database over an empty file, as one that needs no log and whose state is of no log there is.
-pub fn copy_database(from: &Connection, to: &Path) -> rusqlite::Result<()> {
-    let mut copy = Connection::open(to)?;
-    // All pages in one step: one read transaction, so writes meanwhile do not start it anew.
-    Backup::new(from, &mut copy)?.run_to_completion(i32::MAX, Duration::from_millis(10), None)?;
-    copy.pragma_update_and_check(None, "journal_mode", "delete", |_| Ok(()))?;
-    // A database of version 1 has none.
-    if copy.table_exists(None, "file_state")? {
-        copy.query_row(sql::RENEW_FILE_STATE, [], |_| Ok(()))?;
-    }
-    Ok(())
 }

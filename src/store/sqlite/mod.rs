@@ -14,9 +14,10 @@
 //! | [`wal`] | the write-ahead log: its limit, and when it is copied |
 //! | [`health`] | why the database cannot be written now |
 //! | [`guard`], [`wal_file`] | is the file under the server as it was left; the log's format |
-//! | [`maintain`], [`restore`](mod@restore) | check, backup and restore |
+//! | [`maintain`], [`copy`](mod@copy), [`restore`](mod@restore) | check, backup and restore |
 
 pub mod bulk;
+pub mod copy;
 pub mod error;
 pub mod file;
 pub mod guard;

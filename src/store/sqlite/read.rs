@@ -59,7 +59,7 @@ impl Reader {
         let opener = Arc::new(opener.thread_name_pattern("billstream-pool").build());
         let pool = r2d2::Pool::builder()
             .thread_pool(Arc::clone(&opener))
-            .max_size((config.cq_threads + config.unary_workers + config.export_workers) as u32)
+            .max_size(config.reader_connections() as u32)
             .connection_timeout(OPEN_TIMEOUT + busy_timeout)
             .idle_timeout(None)
             .max_lifetime(None)

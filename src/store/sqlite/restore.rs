@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 use rusqlite::{Connection, OpenFlags};
 
 use crate::error::{Error, Result};
+use crate::store::sqlite::copy::copy_database;
 use crate::store::sqlite::file::{sync_directory, temporary, unusable, DatabaseFile};
-use crate::store::sqlite::maintain::{check_connection, copy_database};
+use crate::store::sqlite::maintain::check_connection;
 use crate::store::sqlite::open::{open_reader, refuse_other_program};
 use crate::store::sqlite::wal_file::{self, beside};
 
@@ -57,7 +58,7 @@ pub fn restore(from: &Path, db: &Path, keep: bool) -> Result<Restored> {
 }
 
 /// A file without a log needs no file beside it, and may be where none can be made.
-fn open_backup(from: &Path) -> Result<Connection> {
+pub fn open_backup(from: &Path) -> Result<Connection> {
     let has_log = LOGS.iter().any(|suffix| beside(from, suffix).exists());
     if has_log || !from.is_file() {
         return open_reader(from);

@@ -2,7 +2,7 @@
 //! the writer is idle, and begun anew. SQLite can do that only in a moment without readers in the log; under
 //! long scans that moment must be made.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,15 +25,41 @@ const LEAVE_TIMEOUT: Duration = Duration::from_millis(1000);
 /// Raised while the write-ahead log is over its limit: long scans then begin a new transaction,
 /// so that the log can be emptied.
 #[derive(Clone, Debug, Default)]
-pub struct WalPressure(Arc<AtomicBool>);
+pub struct WalPressure(Arc<Pressure>);
+
+#[derive(Debug, Default)]
+struct Pressure {
+    is_raised: AtomicBool,
+    /// Readers of this process that cannot begin a new transaction.
+    held: AtomicUsize,
+}
 
 impl WalPressure {
     pub fn set(&self, raised: bool) {
-        self.0.store(raised, Ordering::Relaxed);
+        self.0.is_raised.store(raised, Ordering::Relaxed);
     }
 
     pub fn get(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
+        self.0.is_raised.load(Ordering::Relaxed)
+    }
+
+    /// From now until it is dropped the log cannot be emptied, and nobody is to wait for that.
+    pub fn hold(&self) -> Held {
+        self.0.held.fetch_add(1, Ordering::Relaxed);
+        Held(self.clone())
+    }
+
+    fn is_held(&self) -> bool {
+        self.0.held.load(Ordering::Relaxed) > 0
+    }
+}
+
+/// A reader to which [`WalPressure`] is of no use.
+pub struct Held(WalPressure);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.0 .0.held.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -142,7 +168,7 @@ impl Wal {
         if self.is_faulty || self.lasting().is_some() {
             return;
         }
-        if size >= self.next_bytes {
+        if size >= self.next_bytes && !self.pressure.is_held() {
             self.pressure.set(true);
             let emptied = self.checkpoint(conn, "TRUNCATE", LEAVE_TIMEOUT);
             self.pressure.set(false);
