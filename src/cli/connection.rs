@@ -20,7 +20,11 @@ use super::progress::Progress;
 use super::security::{self, Security};
 
 /// The flags of every command that is a client.
-pub struct Connection(Flags);
+pub struct Connection {
+    flags: Flags,
+    /// Whether the command line names a server.
+    is_addr_given: bool,
+}
 
 #[derive(Args)]
 struct Flags {
@@ -34,7 +38,8 @@ struct Flags {
     )]
     addr: String,
     /// A database file, in the place of a server: the command works on it by itself. It is opened as a
-    /// server would, which brings an older one up to date; one that a server has is refused
+    /// server would, which brings an older one up to date; one that a server has is refused. (A backup changes
+    /// nothing of it, and takes one that a server has)
     #[arg(long, value_name = "FILE")]
     db: Option<PathBuf>,
     /// Go through the proxy that http_proxy, https_proxy and no_proxy name; by default they do not
@@ -63,7 +68,8 @@ impl Args for Connection {
 impl FromArgMatches for Connection {
     fn from_arg_matches(matches: &ArgMatches) -> std::result::Result<Connection, clap::Error> {
         refuse_both(matches)?;
-        Flags::from_arg_matches(matches).map(Connection)
+        let is_addr_given = is_flag(matches, "addr");
+        Flags::from_arg_matches(matches).map(|flags| Connection { flags, is_addr_given })
     }
 
     fn update_from_arg_matches(
@@ -71,17 +77,17 @@ impl FromArgMatches for Connection {
         matches: &ArgMatches,
     ) -> std::result::Result<(), clap::Error> {
         refuse_both(matches)?;
-        self.0.update_from_arg_matches(matches)
+        *self = Connection::from_arg_matches(matches)?;
+        Ok(())
     }
 }
 
 /// Refuses a server beside a file. clap's own `conflicts_with` would count a variable of the environment too,
 /// which a flag is to win over.
 fn refuse_both(matches: &ArgMatches) -> std::result::Result<(), clap::Error> {
-    let is_flag = |name| matches.value_source(name) == Some(ValueSource::CommandLine);
     let of_a_server = [("addr", "--addr <ADDRESS>"), ("http_proxy", "--http-proxy")];
     for (name, shown) in of_a_server.into_iter().chain(security::FLAGS) {
-        if is_flag("db") && is_flag(name) {
+        if is_flag(matches, "db") && is_flag(matches, name) {
             let mut error = clap::Error::new(ErrorKind::ArgumentConflict);
             for (kind, arg) in
                 [(ContextKind::InvalidArg, "--db <FILE>"), (ContextKind::PriorArg, shown)]
@@ -94,11 +100,24 @@ fn refuse_both(matches: &ArgMatches) -> std::result::Result<(), clap::Error> {
     Ok(())
 }
 
+fn is_flag(matches: &ArgMatches, name: &str) -> bool {
+    matches.value_source(name) == Some(ValueSource::CommandLine)
+}
+
 impl Connection {
+    /// Whether the command line names a server: for a command that goes to a file otherwise.
+    pub fn is_of_a_server(&self) -> bool {
+        self.is_addr_given
+    }
+
+    pub fn db(&self) -> Option<&Path> {
+        self.flags.db.as_deref()
+    }
+
     /// A client that notes its further tries beside `progress`, and is stopped by Ctrl-C. That of a server
     /// connects at its first call; a file must be there.
     pub fn client(&self, progress: &Progress) -> Result<Client> {
-        self.0.db.as_deref().map_or(Ok(()), refuse_absent)?;
+        self.db().map_or(Ok(()), refuse_absent)?;
         self.client_or_new_file(progress)
     }
 
@@ -106,7 +125,7 @@ impl Connection {
     pub fn client_or_new_file(&self, progress: &Progress) -> Result<Client> {
         // Before a file is opened, which an interrupted process would leave with its log.
         interrupt::watch()?;
-        let Flags { addr, db, http_proxy, retry_for_secs: seconds, security } = &self.0;
+        let Flags { addr, db, http_proxy, retry_for_secs: seconds, security } = &self.flags;
         let client = match db {
             Some(db) => open(db)?,
             None => security.connect(addr, *http_proxy)?,

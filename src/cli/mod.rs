@@ -8,6 +8,7 @@
 
 mod acks;
 mod advice;
+mod backup;
 mod beginning;
 mod connection;
 mod csv_records;
@@ -77,7 +78,7 @@ enum Command {
     Reconcile(reconcile::Reconcile),
     Generate(generate::Generate),
     Check(serve::Check),
-    Backup(serve::Backup),
+    Backup(backup::Backup),
     Restore(serve::Restore),
     Config(files::Config),
     Completions(files::Completions),
@@ -115,7 +116,7 @@ impl Command {
             Command::Reconcile(args) => reconcile::run(args),
             Command::Generate(args) => generate::run(args),
             Command::Check(args) => serve::check(args),
-            Command::Backup(args) => serve::backup(args),
+            Command::Backup(args) => backup::run(args),
             Command::Restore(args) => serve::restore(args),
             Command::Config(args) => files::config(args),
             Command::Completions(args) => files::completions(args),

@@ -37,7 +37,12 @@ impl Progress {
         Progress::new(None, ROWS, target)
     }
 
-    /// Their number is known now.
+    /// The number of bytes is known now.
+    pub fn set_bytes(&self, total: u64) {
+        self.bar.set_length(total);
+    }
+
+    /// The number of rows is known now.
     pub fn set_total(&self, rows: u64) {
         self.bar.set_length(rows);
         self.bar.set_style(style(ROWS_OF));

@@ -1,4 +1,4 @@
-//! `billstream serve`, `check`, `backup` and `restore`: the commands that open the database.
+//! `billstream serve`, `check` and `restore`: the commands that open the database.
 
 use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -42,19 +42,6 @@ pub struct Check {
     /// Print the settings that are at their defaults too
     #[arg(long)]
     all: bool,
-    #[command(flatten)]
-    settings: Settings,
-}
-
-const BACKUP: &str = "\
-The file has its name when it is whole and on the disk: a backup that was interrupted leaves none.";
-
-/// Copies a database into a new file, also while it is being served
-#[derive(Args)]
-#[command(after_help = BACKUP)]
-pub struct Backup {
-    /// The file to create
-    dest: PathBuf,
     #[command(flatten)]
     settings: Settings,
 }
@@ -155,13 +142,6 @@ pub fn check(args: &Check) -> Result<()> {
         0 => Ok(()),
         faults => Err(Failure::Failed(format!("the database has {faults} faults"))),
     }
-}
-
-pub fn backup(args: &Backup) -> Result<()> {
-    let config = args.settings.resolve()?.config;
-    let bytes = server::backup(&config.db, &args.dest)?;
-    say(format!("{}: {bytes} bytes", args.dest.display()));
-    Ok(())
 }
 
 pub fn restore(args: &Restore) -> Result<()> {

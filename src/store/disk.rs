@@ -20,3 +20,16 @@ pub fn require(dir: &Path, bytes: u64) -> Result<()> {
         format!("the disk of {} has {free} bytes free, and {bytes} are needed", dir.display());
     Err(Error::Exhausted { message, retry_after: None })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_no_disk_has_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(require(dir.path(), 1), Ok(()));
+        let refused = require(dir.path(), u64::MAX).unwrap_err();
+        assert!(matches!(&refused, Error::Exhausted { retry_after: None, .. }), "{refused}");
+    }
+}

@@ -7,8 +7,9 @@ mod args;
 mod file;
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, Command, FromArgMatches};
@@ -98,6 +99,20 @@ pub struct InForce {
 }
 
 impl Settings {
+    /// Those of the environment, under some flags.
+    pub fn with<'a>(flags: impl Iterator<Item = (&'static str, &'a Path)>) -> Result<Settings> {
+        let flags = flags.map(|(name, value)| {
+            let mut flag = OsString::from(format!("--{}=", flag(name)));
+            flag.push(value);
+            flag
+        });
+        let command = Settings::augment_args(Command::new("billstream").no_binary_name(true));
+        command
+            .try_get_matches_from(flags)
+            .and_then(|matches| Settings::from_arg_matches(&matches))
+            .map_err(|error| Failure::Usage(error.to_string()))
+    }
+
     /// Lays flags and variables over the file over the defaults.
     pub fn resolve(&self) -> Result<InForce> {
         let defaults = defaults();
