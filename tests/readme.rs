@@ -208,6 +208,8 @@ fn the_blocks_of_the_pages_run_as_they_are_written() {
                     }
                 }
                 "text" => {}
+                // tests/backup/litestream.rs runs them.
+                "yaml" | "bash" => assert!(page.ends_with("backup.md")),
                 // tests/abuse/proxy.rs runs it.
                 "nginx" => assert!(page.ends_with("proxy.md")),
                 other => panic!("{}: no test runs a block of {other:?}", page.display()),
@@ -288,6 +290,7 @@ fn the_memory_of_an_export_is_what_the_page_says() {
 #[test]
 fn the_memory_of_all_streams_is_the_sum_on_the_page() {
     let c = Config { max_exports: 7, max_uploads: 5, max_reconciles: 3, ..Config::default() };
+    let c = Config { max_backups: 2, ..c };
     let chunk = 2 * c.export_chunk_bytes + 1408;
     let events = c.reconcile_queue_events + 2 * c.reconcile_batch_events;
     let sum = c.max_exports * (c.export_queue_chunks + 2) * chunk
@@ -295,6 +298,7 @@ fn the_memory_of_all_streams_is_the_sum_on_the_page() {
         + c.max_page_size * 1408
         + c.export_workers * 8 * chunk
         + c.max_uploads * (c.upload_memory_bytes + c.max_message_bytes)
-        + c.max_reconciles * (events * 1408 + c.max_batch_rows * 896 + c.max_message_bytes);
+        + c.max_reconciles * (events * 1408 + c.max_batch_rows * 896 + c.max_message_bytes)
+        + c.max_backups * ((2 << 20) + (2 + 2) * (64 << 10));
     assert_eq!(sum, c.streams_memory_bytes());
 }

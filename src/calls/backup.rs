@@ -76,7 +76,7 @@ impl Backup {
 fn run(core: &Core, outlet: &Outlet<'_>) -> Result<()> {
     let (dir, spare_bytes) = (core.config.spool_dir(), core.config.wal_limit_bytes);
     let begun = |snapshot| outlet.send(chunk_of_head(snapshot));
-    let mut copy = core.store.copy(dir, spare_bytes, outlet.stop, begun)?;
+    let mut copy = core.store.snapshot(dir, spare_bytes, outlet.stop, begun)?;
     let unreadable = |e: io::Error| Error::Internal(format!("a copy cannot be read: {e}"));
     copy.rewind().map_err(unreadable)?;
     let mut hash = Sha256::new();

@@ -264,10 +264,12 @@ settings! {
         /// Page cache of the one connection that writes in bytes. A transaction that changes more is written to
         /// the log in parts, some of them more than once.
         writer_cache_bytes: usize = 32 << 20, in 65_536..=68_719_476_736;
-        /// The size of the write-ahead log in bytes from which a commit copies it into the database.
-        checkpoint_bytes: u64 = 32 << 20, in 65_536..=68_719_476_736;
+        /// The size of the write-ahead log in bytes from which a commit copies it into the database. 0: never, and
+        /// the log is not emptied either, also not at the end: Litestream does both, and must see all of the log.
+        checkpoint_bytes: u64 = 32 << 20, in 0..=68_719_476_736;
         /// The size of the write-ahead log in bytes at which scans are asked to begin again from their
-        /// cursor, so that it can be emptied.
+        /// cursor, so that it can be emptied. (Where `checkpoint_bytes` is 0, at which the log of the server says
+        /// so.)
         wal_limit_bytes: u64 = 64 << 20, in 65_536..=68_719_476_736;
     }
 

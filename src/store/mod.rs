@@ -136,14 +136,14 @@ impl Store {
     /// emptied. Blocks, for a time by the size of the database; it ends soon after `stop`, with its reason.
     ///
     /// [`Error::Exhausted`](crate::Error::Exhausted) where less than `spare_bytes` of the disk would stay free.
-    pub fn copy(
+    pub fn snapshot(
         &self,
         dir: &Path,
         spare_bytes: u64,
         stop: &Stop,
         begun: impl FnOnce(Snapshot) -> Result<()>,
     ) -> Result<File> {
-        self.database().copy(dir, spare_bytes, stop, begun)
+        self.database().snapshot(dir, spare_bytes, stop, begun)
     }
 
     /// The highest sequence that is committed: what is at it or below is seen by whoever reads from now on,

@@ -32,18 +32,25 @@ pub struct Load {
 impl Load {
     /// On the server at `addr`. They end too when that is gone.
     pub fn start(addr: &str) -> Load {
+        Load::start_named(addr, "batch")
+    }
+
+    /// With ids that begin with `name`.
+    pub fn start_named(addr: &str, name: &str) -> Load {
         let (is_over, known) = (Arc::<AtomicBool>::default(), Arc::<Mutex<Known>>::default());
         let client = Client::connect(addr).with_retries(std::time::Duration::ZERO);
         let mut upload_first = client.upload().unwrap();
-        upload_first.send(&invoice("paid", 1_000_000)).unwrap();
-        upload_first.commit("paid").unwrap();
+        let paid = format!("paid-{name}");
+        upload_first.send(&invoice(&paid, 1_000_000)).unwrap();
+        upload_first.commit(&paid).unwrap();
         let mut threads = Vec::new();
         for uploader in 0..UPLOADERS {
             let (client, over, known) = (client.clone(), Arc::clone(&is_over), Arc::clone(&known));
-            threads.push(thread::spawn(move || upload_until(&client, uploader, &over, &known)));
+            let name = format!("{name}-{uploader}");
+            threads.push(thread::spawn(move || upload_until(&client, &name, &over, &known)));
         }
         let (over, told) = (Arc::clone(&is_over), Arc::clone(&known));
-        threads.push(thread::spawn(move || pay_until(&client, &over, &told)));
+        threads.push(thread::spawn(move || pay_until(&client, &paid, &over, &told)));
         Load { is_over, known, threads }
     }
 
@@ -66,9 +73,9 @@ impl Load {
 }
 
 /// An error is the end of the server.
-fn upload_until(client: &Client, uploader: usize, over: &AtomicBool, known: &Mutex<Known>) {
+fn upload_until(client: &Client, name: &str, over: &AtomicBool, known: &Mutex<Known>) {
     for batch in 0.. {
-        let batch_id = format!("batch-{uploader}-{batch}");
+        let batch_id = format!("{name}-{batch}");
         let create = || {
             let mut upload = client.upload()?;
             for i in 0..ROWS {
@@ -83,10 +90,10 @@ fn upload_until(client: &Client, uploader: usize, over: &AtomicBool, known: &Mut
     }
 }
 
-fn pay_until(client: &Client, over: &AtomicBool, known: &Mutex<Known>) {
+fn pay_until(client: &Client, paid: &str, over: &AtomicBool, known: &Mutex<Known>) {
     for i in 0.. {
         let (events, mut acks) = client.reconcile().split();
-        let sent = events.send(event(&format!("event-{i}"), "paid", 1));
+        let sent = events.send(event(&format!("{paid}-{i}"), paid, 1));
         events.finish();
         let ack = acks.next();
         if over.load(Ordering::Relaxed) || sent.is_err() || !matches!(ack, Some(Ok(_))) {
@@ -106,14 +113,14 @@ pub fn assert_holds(copy: &Path, known: &Known) {
     assert!(report.faults.is_empty(), "{report}");
     let conn = rusqlite::Connection::open(&db).unwrap();
     let batches = "SELECT substr(invoice_id, 1, instr(invoice_id, '/') - 1), count(*) FROM invoices
-        WHERE invoice_id LIKE 'batch-%' GROUP BY 1";
+        WHERE invoice_id LIKE '%/%' GROUP BY 1";
     let mut batches = conn.prepare(batches).unwrap();
     let rows = batches.query_map([], |row| Ok((row.get(0)?, row.get::<_, i64>(1)? as usize)));
     let there: BTreeMap<String, usize> = rows.unwrap().map(Result::unwrap).collect();
     assert!(there.values().all(|rows| *rows == ROWS), "{there:?}");
     let missing: Vec<_> = known.batches.keys().filter(|id| !there.contains_key(*id)).collect();
     assert!(missing.is_empty(), "{missing:?} of {} are missing", known.batches.len());
-    let paid = "SELECT paid_cents FROM invoices WHERE invoice_id = 'paid'";
+    let paid = "SELECT sum(paid_cents) FROM invoices";
     let paid: i64 = conn.query_row(paid, [], |row| row.get(0)).unwrap();
     assert!(paid >= known.payments as i64, "{paid} of {} payments", known.payments);
     println!(

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use billstream::client::{self, Client, Code};
+use billstream::client::{self, Backup, Client, Code};
 use billstream::grpc::methods::BACKUP;
 use billstream::proto::admin::{BackupChunk, BackupHead, BackupRequest};
 use billstream::Config;
@@ -157,7 +157,8 @@ fn what_is_not_whole_has_not_its_name() {
     // A reader has the bytes as they come, and hears of it at the end.
     let (_server, client) = impostor(vec![head(3), data(b"abc"), hash(b"abd")]);
     let mut bytes = Vec::new();
-    let error = client.backup().unwrap().read_to_end(&mut bytes).unwrap_err();
+    let mut backup: Backup = client.backup().unwrap();
+    let error = backup.read_to_end(&mut bytes).unwrap_err();
     assert_eq!(bytes, b"abc");
     assert_eq!(error.downcast::<client::Error>().unwrap().code, Code::DataLoss);
 }

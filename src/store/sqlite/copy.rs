@@ -149,7 +149,7 @@ fn number(conn: &Connection, pragma: &str) -> Result<u64> {
 impl Database {
     /// Copies the database as it is now into a file without a name in `dir`, where that leaves `spare_bytes` of
     /// the disk free. `begun` is told what the copy will be, in the transaction that reads it.
-    pub fn copy(
+    pub fn snapshot(
         &self,
         dir: &Path,
         spare_bytes: u64,

@@ -21,6 +21,9 @@ use crate::store::sqlite::wal_file::State;
 /// How long to wait for readers to leave the log. Scans leave it within a chunk, so only a reader
 /// in another process takes this long.
 const LEAVE_TIMEOUT: Duration = Duration::from_millis(1000);
+/// The same where the last try found such a reader, which may be there for good, as Litestream is: what waits
+/// here is the writer.
+const LEAVE_AGAIN_TIMEOUT: Duration = Duration::from_millis(50);
 
 /// Raised while the write-ahead log is over its limit: long scans then begin a new transaction,
 /// so that the log can be emptied.
@@ -72,6 +75,7 @@ pub struct Wal {
     is_faulty: bool,
     /// The state of the transaction that is open, where it numbers it anew.
     renewed: Option<State>,
+    /// 0: another program copies the log.
     checkpoint_bytes: u64,
     limit_bytes: u64,
     busy_timeout: Duration,
@@ -168,9 +172,13 @@ impl Wal {
         if self.is_faulty || self.lasting().is_some() {
             return;
         }
-        if size >= self.next_bytes && !self.pressure.is_held() {
+        if self.is_copied_by_another() {
+            self.watch(size);
+        } else if size >= self.next_bytes && !self.pressure.is_held() {
             self.pressure.set(true);
-            let emptied = self.checkpoint(conn, "TRUNCATE", LEAVE_TIMEOUT);
+            let is_first_try = self.next_bytes == self.limit_bytes;
+            let timeout = if is_first_try { LEAVE_TIMEOUT } else { LEAVE_AGAIN_TIMEOUT };
+            let emptied = self.checkpoint(conn, "TRUNCATE", timeout);
             self.pressure.set(false);
             if emptied {
                 self.metrics.wal_truncations.add(1);
@@ -182,6 +190,22 @@ impl Wal {
             self.measure();
         } else if let Ok(index) = self.guard.index() {
             self.copy(conn, &index);
+        }
+    }
+
+    fn is_copied_by_another(&self) -> bool {
+        self.checkpoint_bytes == 0
+    }
+
+    /// Says each time that the log has grown by its limit: it is not ours to be emptied.
+    fn watch(&mut self, size: u64) {
+        if size < self.limit_bytes {
+            self.next_bytes = self.limit_bytes;
+        } else if size >= self.next_bytes {
+            self.next_bytes = size + self.limit_bytes;
+            log::warn!(
+                "the log has {size} bytes; with checkpoint_bytes of 0 another program is to copy it: is it running?"
+            );
         }
     }
 
@@ -201,7 +225,7 @@ impl Wal {
     /// writes it.
     pub fn idle(&mut self, conn: &Connection) -> bool {
         let is_well = self.look(conn, LOCK_PATIENCE);
-        if is_well && self.measure() > 0 {
+        if is_well && self.measure() > 0 && !self.is_copied_by_another() {
             self.checkpoint(conn, "TRUNCATE", Duration::ZERO);
             self.measure();
         }
@@ -213,13 +237,15 @@ impl Wal {
         is_well
     }
 
-    /// Leaves everything in the database file, also in one that was moved.
+    /// Leaves everything in the database file, also in one that was moved; but in the log what another program
+    /// has still to see there.
     pub fn close(&mut self, conn: &Connection) {
         let is_well = self.look(conn, Duration::ZERO);
-        if self.lasting().is_none() && !self.checkpoint(conn, "TRUNCATE", LEAVE_TIMEOUT) {
+        let is_ours = self.lasting().is_none() && !self.is_copied_by_another();
+        if is_ours && !self.checkpoint(conn, "TRUNCATE", LEAVE_TIMEOUT) {
             log::info!("another process reads the database: its log is left as it is");
         }
-        if !is_well {
+        if !is_well || self.is_copied_by_another() {
             // SQLite would copy what is damaged, and delete the log that is at the path by now.
             let keep = DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE;
             if let Err(error) = conn.set_db_config(keep, true) {
