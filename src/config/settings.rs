@@ -205,6 +205,11 @@ settings! {
         export_chunk_bytes: usize = 40 << 10, in 256..=1_048_576;
         /// Chunks that may wait for the client; when they do, the scan waits, and then parks.
         export_queue_chunks: usize = 1, in 1..=1_024;
+        /// How hard the batches of an export are compressed for a client that asks for it with the header
+        /// `billstream-compression: gzip`, from 1 (quick) to 9 (small); 0: for nobody. It is work of a thread of
+        /// `cq_threads`, some milliseconds for each batch of a quick client: for networks that are slower than
+        /// that.
+        export_compression_level: usize = 0, in 0..=9;
         /// The longest a scan waits for its client with its thread and connection, in milliseconds;
         /// then it parks. It parks at once when another export waits for the thread.
         park_after_ms: u64 = 20, in 0..=60_000;

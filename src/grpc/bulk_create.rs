@@ -17,7 +17,7 @@ use crate::calls::bulk_create::Upload;
 use crate::calls::watch::Watch;
 use crate::calls::wire::OfRows;
 use crate::error::{Error, Result};
-use crate::grpc::call::{send, Call, Requests};
+use crate::grpc::call::{is_asked_for, send, Call, Requests};
 use crate::grpc::codec::{Encoded, Request};
 use crate::grpc::echo::Echoes;
 use crate::grpc::Shared;
@@ -25,7 +25,7 @@ use crate::method::Method;
 use crate::proto::report::CreateInvoiceRequest;
 
 /// Request metadata by which a client says that its upload will end in a commit.
-const COMMIT_HEADER: (&str, &[u8]) = ("billstream-commit", b"required");
+const COMMIT_HEADER: (&str, &str) = ("billstream-commit", "required");
 
 /// For threads that are not the server's: gRPC lets any thread of the process that waits for events,
 /// that of a client in the same program too, read any connection. 5 ms were enough in 10,000 tries
@@ -43,7 +43,7 @@ pub fn bulk_create<M: OfRows<Row = CreateInvoiceRequest>>(
 ) {
     let method = if M::IS_BATCH { Method::BulkCreateBatches } else { Method::BulkCreate };
     let call = Call::new(shared, &ctx, method);
-    let needs_commit = needs_commit(&ctx);
+    let needs_commit = is_asked_for(&ctx, COMMIT_HEADER);
     ctx.spawn(async move {
         let result = match call.first(&mut requests).await {
             Ok(first) => {
@@ -54,18 +54,6 @@ pub fn bulk_create<M: OfRows<Row = CreateInvoiceRequest>>(
         call.count(&result);
         call.finish(sink, requests, &result).await;
     });
-}
-
-/// Whether the client said that a commit will come. Any other word is refused: who misspells a safety must
-/// not go without it.
-fn needs_commit(ctx: &RpcContext<'_>) -> Result<bool> {
-    let (name, required) = COMMIT_HEADER;
-    let mut words = ctx.request_headers().iter().filter(|(header, _)| *header == name).peekable();
-    let is_said = words.peek().is_some();
-    match words.all(|(_, word)| word == required) {
-        true => Ok(is_said),
-        false => Err(Error::invalid(name, "has the one value \"required\", or is left out")),
-    }
 }
 
 /// An upload whose first request came, or which ended without one.

@@ -158,6 +158,17 @@ impl Call {
     }
 }
 
+/// Whether the client sent a header that has one value. Another value is refused: who misspells it must not go
+/// without what it asks for.
+pub fn is_asked_for(ctx: &RpcContext<'_>, (name, value): (&str, &str)) -> Result<bool> {
+    let mut words = ctx.request_headers().iter().filter(|(header, _)| *header == name).peekable();
+    let is_said = words.peek().is_some();
+    match words.all(|(_, word)| word == value.as_bytes()) {
+        true => Ok(is_said),
+        false => Err(Error::invalid(name, format!("has the one value {value:?}, or is left out"))),
+    }
+}
+
 /// Whether the call is over: a look, by which nobody is woken.
 pub fn is_over<M>(requests: &mut Requests<M>) -> bool {
     let look = Pin::new(requests).poll_next(&mut Context::from_waker(noop_waker_ref()));

@@ -7,12 +7,12 @@ use std::task::{Context, Poll};
 
 use futures::future::poll_fn;
 use futures::{ready, Sink};
-use grpcio::{DuplexSink, GrpcSlice, RpcContext, WriteFlags};
+use grpcio::{DuplexSink, GrpcSlice, Metadata, MetadataBuilder, RpcContext, WriteFlags};
 
 use crate::calls::export::{go_on, Export};
 use crate::calls::watch::Watch;
 use crate::error::{Error, Result};
-use crate::grpc::call::{Call, Requests};
+use crate::grpc::call::{is_asked_for, Call, Requests};
 use crate::grpc::codec::{Encoded, Request};
 use crate::grpc::Shared;
 use crate::method::Method;
@@ -28,6 +28,10 @@ pub enum Shape {
     Batches,
 }
 
+/// Request metadata by which a client says that it takes batches in gzip, and wants them so. (Which encodings it
+/// takes at all is known to the C core alone.)
+const COMPRESSION_HEADER: (&str, &str) = ("billstream-compression", "gzip");
+
 pub fn export(
     shared: &Arc<Shared>,
     ctx: RpcContext<'_>,
@@ -40,8 +44,14 @@ pub fn export(
         Shape::Batches => Method::ExportInvoiceBatches,
     };
     let call = Call::new(shared, &ctx, method);
+    let compression = is_asked_for(&ctx, COMPRESSION_HEADER);
+    let has_compression = call.core.config.export_compression_level > 0;
+    if matches!((shape, &compression), (Shape::Batches, Ok(true))) && has_compression {
+        sink.set_headers(compressed());
+    }
     ctx.spawn(async move {
         let request = call.only(&mut call.core.sweep.place(), &mut requests, "the request").await;
+        let request = request.and_then(|request| compression.map(|_| request));
         let result = match request.and_then(|request| start(&call, request, shape)) {
             Ok(outflow) => Box::pin(outflow.run(&call, &mut sink)).await,
             Err(error) => Err(error),
@@ -49,6 +59,14 @@ pub fn export(
         call.count(&result);
         call.finish(sink, requests, &result).await;
     });
+}
+
+/// A header that the C core takes for itself: the messages of this call are to be in gzip.
+fn compressed() -> Metadata {
+    let mut headers = MetadataBuilder::with_capacity(1);
+    // OK because both are plain text.
+    headers.add_str("grpc-internal-encoding-request", "gzip").expect("a header");
+    headers.build()
 }
 
 fn start(call: &Call, request: Request<ExportRequest>, shape: Shape) -> Result<Outflow> {

@@ -22,13 +22,15 @@ pub fn channel(env: &Arc<Environment>, config: &Config) -> ChannelBuilder {
     let ms = |value: u64| int(usize::try_from(value).unwrap_or(usize::MAX));
     let ms_or_never = |value: u64| if value == 0 { i32::MAX } else { ms(value) };
     let ints = [
-        // Worth 10 to 15 % a message; nothing is compressed unless it is asked for.
-        (c"grpc.per_message_compression", 0),
+        // Without it a message costs 10 to 15 % less. With it too, only a call is compressed that has the
+        // header of `grpc::export` for it.
+        (c"grpc.per_message_compression", (config.export_compression_level > 0).into()),
+        (c"grpc.gzip_compression_level", int(config.export_compression_level.max(1))),
         // The client's timer ends the call at its deadline, and `calls::call` the work.
         (c"grpc.enable_deadline_checking", 0),
         // What `/channelz` shows; nothing is kept for it where nobody can ask.
         (c"grpc.enable_channelz", i32::from(!config.admin_listen.is_empty())),
-        // A set of one: messages as they are. A compressed one is UNIMPLEMENTED, and is not inflated: half a
+        // A set of one: messages as they are. A compressed request is UNIMPLEMENTED, and is not inflated: half a
         // MiB of gzip may be half a GiB.
         (c"grpc.compression_enabled_algorithms_bitset", 1),
         (c"grpc.keepalive_time_ms", ms(config.keepalive_time_ms)),

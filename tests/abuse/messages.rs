@@ -115,7 +115,9 @@ fn a_compressed_message_is_not_inflated() {
         return skip("there is no gzip");
     };
     assert!(bomb.len() < 60_000, "it is within the windows of HTTP/2");
-    let server = Process::with_copy(&database(1000), &["--max-message-bytes", "1073741824"]);
+    // Also where exports are sent in gzip.
+    let flags = ["--max-message-bytes", "1073741824", "--export-compression-level", "6"];
+    let server = Process::with_copy(&database(1000), &flags);
     let before = server.rss_mib();
     let mut http2 = Http2::connect(&server.addr);
     let headers = request_headers(SUMMARY).into_iter().chain([("grpc-encoding", "gzip")]);

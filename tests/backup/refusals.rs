@@ -69,7 +69,7 @@ fn past_the_limit_it_is_refused_and_cancelled_it_leaves_nothing() {
     assert_eq!(refused.code, Code::ResourceExhausted);
     assert!(refused.message.contains("max_backups of 1 are open"), "{refused}");
     assert!(refused.retry_delay.is_some());
-    assert_eq!(server.get().metrics().backups_refused.get(), 1);
+    assert_eq!(server.get().metrics().refused("max_backups"), 1);
     drop(slow);
     eventually("its file is gone", || unnamed_files(dir) == 0);
     eventually("its place is free", || client.backup().is_ok());

@@ -6,6 +6,7 @@ mod common;
 mod batches;
 mod books;
 mod bulk_create;
+mod compression;
 mod export;
 mod input;
 mod ledger;
