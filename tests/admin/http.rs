@@ -116,7 +116,9 @@ fn it_is_ready_while_it_can_write_and_does_not_stop() {
     upload(&server.client(), [invoice("", 1)]).unwrap();
     fs::rename(db, &moved).unwrap();
     eventually("it tells of the file", || get(&server, "/readyz").code == 503);
-    assert!(get(&server, "/readyz").body.contains("moved, replaced or damaged"));
+    eventually("its reasons are those of its health", || {
+        get(&server, "/readyz").body == server.get().health().reasons.join("\n") + "\n"
+    });
     assert_eq!(get(&server, "/livez").code, 200);
     fs::rename(&moved, db).unwrap();
     eventually("it is ready again", || get(&server, "/readyz").code == 200);
@@ -130,7 +132,7 @@ fn it_is_ready_while_it_can_write_and_does_not_stop() {
     let stopping = thread::spawn(move || running.shutdown().unwrap());
     eventually("it tells of the stop", || {
         let answer = get_from(address, "/readyz");
-        answer.code == 503 && answer.body == "the server is stopping\n"
+        answer.code == 503 && answer.body == "draining\n"
     });
     drop((sink, acks));
     stopping.join().unwrap();
