@@ -292,13 +292,14 @@ fn the_memory_of_all_streams_is_the_sum_on_the_page() {
     let c = Config { max_exports: 7, max_uploads: 5, max_reconciles: 3, ..Config::default() };
     let c = Config { max_backups: 2, ..c };
     let chunk = 2 * c.export_chunk_bytes + 1408;
-    let events = c.reconcile_queue_events + 2 * c.reconcile_batch_events;
+    let reconcile = 2 * c.max_message_bytes + c.max_batch_rows * (320 + 896) + 65_536;
     let sum = c.max_exports * (c.export_queue_chunks + 2) * chunk
         + c.max_answer_bytes
         + c.max_page_size * 1408
         + c.export_workers * 8 * chunk
         + c.max_uploads * (c.upload_memory_bytes + c.max_message_bytes)
-        + c.max_reconciles * (events * 1408 + c.max_batch_rows * 896 + c.max_message_bytes)
+        + c.reconcile_memory_bytes
+        + c.max_reconciles * reconcile
         + c.max_backups * ((2 << 20) + (2 + 2) * (64 << 10));
     assert_eq!(sum, c.streams_memory_bytes());
 }

@@ -51,9 +51,7 @@ impl Window {
     fn of(method: Method, config: &Config) -> Window {
         let (max, unit) = match method {
             Method::BulkCreate | Method::BulkCreateBatches => (config.max_upload_bytes, "bytes"),
-            Method::Reconcile | Method::ReconcileBatches => {
-                (config.reconcile_queue_events, "events")
-            }
+            Method::Reconcile | Method::ReconcileBatches => (config.reconcile_queue_bytes, "bytes"),
             _ => (config.export_queue_chunks, "chunks"),
         };
         Window { max, unit }

@@ -17,8 +17,7 @@
 //! | `validate` | from messages to the model |
 //! | `auth` | who may make which call |
 //! | `status` | from errors to statuses: the one table |
-//! | `rows`, `wire`, `token`, `limits`, `watch` | their tools |
-//! | `live` | the streams that are open, for who looks on |
+//! | `rows`, `wire`, `token`, `limits`, `held`, `watch` | their tools |
 //! | `call` | what all have in common: who calls, the reasons to end, the count |
 //! | `start` | the start of it all, and its threads |
 //! | `sweep` | the thread that looks after calls that wait |
@@ -28,6 +27,7 @@ pub mod backup;
 pub mod bulk_create;
 pub mod call;
 pub mod export;
+pub mod held;
 pub mod limits;
 pub mod live;
 pub mod reconcile;
@@ -50,6 +50,7 @@ use crate::metrics::Metrics;
 use crate::store::Store;
 use crate::workers::Queue;
 use call::{Seldom, Stopping};
+use held::HeldByAll;
 use limits::Limits;
 use live::Streams;
 use sweep::Sweep;
@@ -63,6 +64,7 @@ pub struct Core {
     pub metrics: Arc<Metrics>,
     pub limits: Limits,
     pub streams: Streams,
+    pub held_by_reconciles: Arc<HeldByAll>,
     /// The threads of the unary calls.
     pub unary: Queue,
     pub unary_calls: UnderWay,

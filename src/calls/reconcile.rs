@@ -2,10 +2,9 @@
 //! channel; the second takes all that are at hand, has the writer apply them in one job, and gives their
 //! acknowledgements after the commit. One owner a half: two senders cannot be written.
 //!
-//! A batch passes the channel as its events, the last of which is marked. So what waits and what is applied at
-//! once are counted in events, whatever the messages are.
+//! What passes the channel is counted in bytes, until its acknowledgements are given, and what is applied at once
+//! in events, whatever the messages are.
 
-use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
 use std::sync::Arc;
 use std::task::{ready, Context, Poll};
@@ -14,23 +13,31 @@ use std::vec::IntoIter;
 use futures::{FutureExt, StreamExt};
 use protobuf::EnumOrUnknown;
 
-use crate::bridge::{self, Receiver, Sender, TrySendError};
+use crate::bridge::{self, Receiver, Sender};
 use crate::calls::call::Call;
+use crate::calls::held::Held;
 use crate::calls::limits::Permit;
 use crate::calls::live::{Live, Shown};
 use crate::calls::rows::{each_row, parse};
 use crate::calls::wire::OfRows;
 use crate::calls::{validate, Core};
+use crate::config::{EVENT_BYTES, RECONCILE_PART_BYTES};
 use crate::error::{Error, Result};
 use crate::model::{Ack, Event};
 use crate::proto::report::{ReconcileAck, ReconcileEvent};
 use crate::store::Reply;
 
-/// What passes from the first half to the second.
-struct Item {
-    /// `None` for a message without events.
-    event: Option<Event>,
-    /// Whether it is the last of its message.
+/// Messages, or parts of them, that may wait to be applied: a limit for those of few events.
+const MAX_PARTS: usize = 2048;
+
+/// Events of one message on their way from the first half to the second: all of it, or a part of about
+/// [`RECONCILE_PART_BYTES`].
+#[derive(Default)]
+struct Part {
+    events: IntoIter<Event>,
+    /// What they hold.
+    bytes: usize,
+    /// Whether its message ends with it.
     is_last: bool,
 }
 
@@ -38,13 +45,23 @@ struct Item {
 pub fn start(call: &Call, live: &Arc<Live>) -> Result<(Intake, Outlet)> {
     let core = &call.core;
     let permit = core.limits.admit(&core.limits.reconciles, &call.peer())?;
-    let (queue, queued) = bridge::bounded(core.config.reconcile_queue_events);
-    let (items, max_batch_rows) = (VecDeque::new(), core.config.max_batch_rows);
-    let intake = Intake { queue, items, max_batch_rows, live: Arc::clone(live) };
+    let (queue, queued) = bridge::bounded(MAX_PARTS);
+    let held = Arc::new(Held::new(&core.held_by_reconciles, core.config.reconcile_queue_bytes));
+    let intake = Intake {
+        queue,
+        held: Arc::clone(&held),
+        message: None,
+        part: None,
+        max_batch_rows: core.config.max_batch_rows,
+        live: Arc::clone(live),
+    };
     let outlet = Outlet {
         core: Arc::clone(core),
         queued,
+        held,
+        part: None,
         applied: Vec::new().into_iter(),
+        applied_bytes: 0,
         ends: Vec::new().into_iter(),
         acks: Vec::new(),
         under_way: None,
@@ -57,9 +74,12 @@ pub fn start(call: &Call, live: &Arc<Live>) -> Result<(Intake, Outlet)> {
 
 /// The first half. Dropping it tells the other that there are no more.
 pub struct Intake {
-    queue: Sender<Item>,
-    /// Of the message at hand.
-    items: VecDeque<Item>,
+    queue: Sender<Part>,
+    held: Arc<Held>,
+    /// What is not in a part yet of the message at hand.
+    message: Option<IntoIter<Event>>,
+    /// What is to be handed over next.
+    part: Option<Part>,
     max_batch_rows: usize,
     live: Arc<Live>,
 }
@@ -68,59 +88,86 @@ impl Intake {
     /// Takes the events of an encoded message, all of it or, with an error, nothing.
     /// [`Intake::poll_hand_over`] is next.
     pub fn take<M: OfRows<Row = ReconcileEvent>>(&mut self, message: &[u8]) -> Result<()> {
-        let items = &mut self.items;
+        let mut events = Vec::new();
         each_row::<M>(M::NAME, message, self.max_batch_rows, |row| {
             let event = match M::IS_BATCH {
-                true => parse(format_args!("events[{}]", items.len()), row)?,
+                true => parse(format_args!("events[{}]", events.len()), row)?,
                 false => parse(M::NAME, row)?,
             };
-            items.push_back(Item { event: Some(validate::event(event)), is_last: false });
+            events.push(validate::event(event));
             Ok(())
         })?;
         self.live.count(1, message.len());
-        self.end_message();
+        self.live.rows.fetch_add(events.len() as u64, Ordering::Relaxed);
+        self.message = Some(events.into_iter());
         Ok(())
     }
 
     /// Takes events as one message. [`Intake::poll_hand_over`] is next.
     pub fn push(&mut self, events: impl IntoIterator<Item = ReconcileEvent>) {
-        let item = |event| Item { event: Some(validate::event(event)), is_last: false };
-        self.items.extend(events.into_iter().map(item));
-        self.end_message();
-    }
-
-    fn end_message(&mut self) {
-        self.live.rows.fetch_add(self.items.len() as u64, Ordering::Relaxed);
-        match self.items.back_mut() {
-            Some(last) => last.is_last = true,
-            None => self.items.push_back(Item { event: None, is_last: true }),
-        }
+        let events: Vec<_> = events.into_iter().map(validate::event).collect();
+        self.live.rows.fetch_add(events.len() as u64, Ordering::Relaxed);
+        self.message = Some(events.into_iter());
     }
 
     /// Hands what was taken over, when there is room; [`Error::Cancelled`] when the other half is gone.
     pub fn poll_hand_over(&mut self, context: &mut Context<'_>) -> Poll<Result<()>> {
-        while let Some(item) = self.items.pop_front() {
-            match self.queue.try_send(item) {
-                Ok(()) => {}
-                Err(TrySendError::Disconnected(_)) => return Poll::Ready(Err(Error::Cancelled)),
-                Err(TrySendError::Full(item)) => {
-                    self.items.push_front(item);
-                    self.live.fill(self.queue.queued());
-                    ready!(self.queue.poll_ready(context));
-                }
+        while let Some(part) = self.part.take().or_else(|| self.next_part()) {
+            let bytes = part.bytes;
+            self.part = Some(part);
+            if self.queue.is_full() {
+                ready!(self.queue.poll_ready(context));
+            }
+            ready!(self.held.poll_take(bytes, context));
+            self.live.fill(self.held.bytes());
+            if self.part.take().is_some_and(|part| self.queue.try_send(part).is_err()) {
+                return Poll::Ready(Err(Error::Cancelled));
             }
         }
-        self.live.fill(self.queue.queued());
         Poll::Ready(Ok(()))
     }
+
+    fn next_part(&mut self) -> Option<Part> {
+        let message = self.message.as_mut()?;
+        let mut bytes = 0;
+        let rest = message.as_slice();
+        let fits = |event: &&Event| {
+            let has_room = bytes < RECONCILE_PART_BYTES;
+            bytes += if has_room { bytes_of(event) } else { 0 };
+            has_room
+        };
+        let count = rest.iter().take_while(fits).count();
+        let is_last = count == rest.len();
+        let events = match is_last {
+            true => self.message.take()?,
+            false => message.take(count).collect::<Vec<_>>().into_iter(),
+        };
+        Some(Part { events, bytes, is_last })
+    }
+}
+
+/// What an event holds of memory, with its acknowledgement, which may name the invoice.
+fn bytes_of(event: &Event) -> usize {
+    let text = match &event.payment {
+        Ok(payment) => {
+            2 * payment.invoice_id.len() + payment.currency.len() + payment.reference.len()
+        }
+        Err(violation) => 2 * (violation.field.len() + violation.description.len()),
+    };
+    EVENT_BYTES + event.event_id.len() + text
 }
 
 /// The second half.
 pub struct Outlet {
     core: Arc<Core>,
-    queued: Receiver<Item>,
+    queued: Receiver<Part>,
+    held: Arc<Held>,
+    /// What the batch before had no room for.
+    part: Option<Part>,
     /// What was applied and not given yet.
     applied: IntoIter<(String, Ack)>,
+    /// What those held that were applied last, until all of them are given.
+    applied_bytes: usize,
     /// How many of those each message has that ended among them, where it is not told yet.
     ends: IntoIter<usize>,
     /// Of the message at hand.
@@ -138,9 +185,17 @@ impl Outlet {
     /// The next ones are with the writer before this gives the acknowledgements of the last, so that neither waits
     /// for the other.
     pub fn poll_apply(&mut self, context: &mut Context<'_>) -> Poll<Result<bool>> {
+        // What is left is of a message that has not ended.
+        self.acks.extend(self.applied.by_ref().map(ack_message));
+        if self.applied_bytes > 0 {
+            self.held.give_back(std::mem::take(&mut self.applied_bytes));
+        }
         if self.under_way.is_none() {
-            match ready!(self.queued.poll_next_unpin(context)) {
-                Some(first) => self.under_way = Some(self.submit(first)),
+            if self.part.is_none() {
+                self.part = ready!(self.queued.poll_next_unpin(context));
+            }
+            match &self.part {
+                Some(_) => self.under_way = Some(self.submit()),
                 None => return Poll::Ready(Ok(false)),
             }
         }
@@ -149,26 +204,42 @@ impl Outlet {
             _ => Vec::new(),
         };
         self.live.writer.end();
-        // What is left is of a message that has not ended.
-        self.acks.extend(self.applied.by_ref().map(ack_message));
-        let Batch { events, ends, .. } = self.under_way.take().transpose()?.unwrap_or_default();
+        let Batch { events, ends, bytes, .. } =
+            self.under_way.take().transpose()?.unwrap_or_default();
         let ids = Arc::unwrap_or_clone(events).into_iter().map(|event| event.event_id);
         self.applied = ids.zip(acks).collect::<Vec<_>>().into_iter();
-        self.ends = ends.into_iter();
-        self.under_way = self.queued.try_recv().map(|first| self.submit(first));
+        (self.ends, self.applied_bytes) = (ends.into_iter(), bytes);
+        self.part = self.part.take().or_else(|| self.queued.try_recv());
+        self.under_way = self.part.is_some().then(|| self.submit());
         Poll::Ready(Ok(true))
     }
 
-    /// Hands `first` and all at hand to the writer.
-    fn submit(&mut self, first: Item) -> Result<Batch> {
-        let most = self.core.config.reconcile_batch_events;
-        let (events, ends) = at_hand(first, &mut self.queued, most);
-        self.live.fill(self.queued.queued());
+    /// Hands all events at hand to the writer.
+    fn submit(&mut self) -> Result<Batch> {
+        let Batch { events, ends, bytes, .. } = self.at_hand();
         self.live.writer.begin();
-        let events = Arc::new(events);
         let apply = || self.core.store.apply(Arc::clone(&events));
         let reply = (!events.is_empty()).then(apply).transpose()?;
-        Ok(Batch { reply, events, ends })
+        Ok(Batch { reply, events, ends, bytes })
+    }
+
+    /// The events at hand, `reconcile_batch_events` at the most.
+    fn at_hand(&mut self) -> Batch {
+        let max = self.core.config.reconcile_batch_events;
+        let (mut events, mut ends, mut ended) = (Vec::new(), Vec::new(), 0);
+        while events.len() < max {
+            let next = self.part.take().or_else(|| self.queued.try_recv());
+            let Some(mut part) = next else { break };
+            events.extend(part.events.by_ref().take(max - events.len()));
+            if part.events.len() > 0 {
+                self.part = Some(part);
+            } else if part.is_last {
+                ends.push(events.len() - ended);
+                ended = events.len();
+            }
+        }
+        let bytes = events.iter().map(bytes_of).sum();
+        Batch { reply: None, events: Arc::new(events), ends, bytes }
     }
 
     /// The acknowledgements of the next message that is applied whole, to be taken out; `None` where there is
@@ -202,21 +273,8 @@ struct Batch {
     events: Arc<Vec<Event>>,
     /// How many events each message has that ends among them.
     ends: Vec<usize>,
-}
-
-/// The events at hand, `max` at the most; and of each message that ends among them, how many of them it has.
-fn at_hand(first: Item, queued: &mut Receiver<Item>, max: usize) -> (Vec<Event>, Vec<usize>) {
-    let (mut events, mut ends, mut ended) = (Vec::new(), Vec::new(), 0);
-    let mut next = Some(first);
-    while let Some(Item { event, is_last }) = next {
-        events.extend(event);
-        if is_last {
-            ends.push(events.len() - ended);
-            ended = events.len();
-        }
-        next = (events.len() < max).then(|| queued.try_recv()).flatten();
-    }
-    (events, ends)
+    /// What the events hold.
+    bytes: usize,
 }
 
 fn ack_message((event_id, ack): (String, Ack)) -> ReconcileAck {

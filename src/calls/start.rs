@@ -6,6 +6,7 @@ use std::thread::JoinHandle;
 use std::time::Instant;
 
 use crate::calls::call::{Seldom, Stopping};
+use crate::calls::held::HeldByAll;
 use crate::calls::limits::Limits;
 use crate::calls::live::Streams;
 use crate::calls::sweep::Sweep;
@@ -78,6 +79,7 @@ impl Core {
             store: store.clone(),
             limits: Limits::new(&config),
             streams: Streams::default(),
+            held_by_reconciles: Arc::new(HeldByAll::new(config.reconcile_memory_bytes)),
             metrics,
             unary: unary.queue(),
             unary_calls: UnderWay::default(),

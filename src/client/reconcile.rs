@@ -18,7 +18,7 @@ const MAX_QUEUED: usize = 4096;
 
 /// A stream of payments and their acknowledgements, in two halves that may be split between threads.
 ///
-/// The stream moves while its acknowledgements are asked for: the half [`Acks`] does the work of both. Up to 16,384
+/// The stream moves while its acknowledgements are asked for: the half [`Acks`] does the work of both. Up to 32,768
 /// events are under way without an acknowledgement, and 4,096 more wait; then [`Events::send`] blocks until some are
 /// taken, so that a program with one thread must take as it sends.
 ///

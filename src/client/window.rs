@@ -12,7 +12,7 @@ use crate::error::quoted;
 use crate::proto::report::{ReconcileAck, ReconcileEvent};
 
 /// Events that were sent and may be without their acknowledgement; then no more go out.
-const MAX_UNACKED: usize = 16_384;
+const MAX_UNACKED: usize = 32_768;
 
 /// The most events of a message. A lone event goes at once, and many cost one; more of them save nothing that can
 /// be measured, and a server may be told to take fewer.

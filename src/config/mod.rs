@@ -142,19 +142,20 @@ impl Config {
 
     /// The most bytes that all streams hold outside gRPC: [`Config::export_memory_bytes`] for each
     /// export, `max_answer_bytes` and a page, eight chunks for each thread that scans ahead, `upload_memory_bytes` and
-    /// one message for each upload, and for each reconcile stream its queue, one message, two batches (one
-    /// that is applied, and one whose acknowledgements are sent), and the acknowledgements of one message. A backup
-    /// has some chunks, and SQLite's cache of the copy.
+    /// one message for each upload, `reconcile_memory_bytes`, and for each reconcile stream one message as it came and
+    /// as it is taken apart, a part of one, and the acknowledgements of one. A backup has some chunks, and SQLite's
+    /// cache of the copy.
     pub fn streams_memory_bytes(&self) -> usize {
-        let reconcile = (self.reconcile_queue_events + 2 * self.reconcile_batch_events)
-            * MAX_EVENT_BYTES
-            + self.max_batch_rows * MAX_ACK_BYTES;
+        let event_bytes = EVENT_BYTES + MAX_ACK_BYTES;
+        let reconcile =
+            2 * self.max_message_bytes + self.max_batch_rows * event_bytes + RECONCILE_PART_BYTES;
         self.max_exports * self.export_memory_bytes()
             + self.max_answer_bytes
             + self.max_page_size * MAX_ROW_BYTES
             + self.export_workers * BLOCK_CHUNKS * (self.quick_batch_bytes() + MAX_ROW_BYTES)
             + self.max_uploads * (self.upload_memory_bytes + self.max_message_bytes)
-            + self.max_reconciles * (reconcile + self.max_message_bytes)
+            + self.reconcile_memory_bytes
+            + self.max_reconciles * reconcile
             + self.max_backups
                 * (BACKUP_CACHE_BYTES + (BACKUP_QUEUE_CHUNKS + 2) * BACKUP_CHUNK_BYTES)
     }
@@ -172,8 +173,10 @@ const BACKUP_CACHE_BYTES: usize = 2 << 20;
 
 /// The largest invoice in bytes: two ids, a memo, and numbers.
 const MAX_ROW_BYTES: usize = 2 * 128 + 1024 + 128;
-/// The largest event in bytes: two ids, a reference, and numbers.
-const MAX_EVENT_BYTES: usize = 2 * 128 + 1024 + 128;
+/// What an event and its acknowledgement take of memory beside their text, in bytes.
+pub(crate) const EVENT_BYTES: usize = 320;
+/// Bytes of events that every reconcile stream may hold, whatever the others hold.
+pub(crate) const RECONCILE_PART_BYTES: usize = 64 << 10;
 /// The largest acknowledgement in bytes: an id, and a message that quotes 64 bytes with escapes.
 const MAX_ACK_BYTES: usize = 128 + 768;
 

@@ -243,10 +243,14 @@ settings! {
     reconcile {
         /// Reconcile streams that may be open; a further one is RESOURCE_EXHAUSTED, with RetryInfo.
         max_reconciles: usize = 1024, in 1..=100_000;
-        /// Events of a stream that may wait to be applied; then the stream is not read.
-        reconcile_queue_events: usize = 2048, in 1..=65_536;
+        /// Bytes of a stream's events, with what is kept beside each, that may wait to be applied, be applied, or
+        /// wait for their acknowledgements to be sent; then the stream is not read.
+        reconcile_queue_bytes: usize = 8 << 20, in 1..=1_073_741_824;
+        /// Bytes that the events of all streams take so. At the limit a stream waits until nothing is left of its
+        /// own before, and goes on with some 64 KiB.
+        reconcile_memory_bytes: usize = 256 << 20, in 1..=68_719_476_736;
         /// The most events of a stream in one batch.
-        reconcile_batch_events: usize = 2048, in 1..=65_536;
+        reconcile_batch_events: usize = 16_384, in 1..=65_536;
     }
 
     /// The database

@@ -153,7 +153,7 @@ fn events_in_any_batches_have_the_acknowledgements_of_the_events() {
     // More than one commit for a batch, and a queue that does not hold one.
     let small = |events| Config {
         reconcile_batch_events: events,
-        reconcile_queue_events: 3,
+        reconcile_queue_bytes: 1_000,
         ..Config::default()
     };
     let servers = [5, 256].map(|events| TestServer::start(small(events)));

@@ -10,7 +10,7 @@ use std::borrow::Cow;
 use std::rc::Rc;
 
 use rusqlite::types::Value;
-use rusqlite::{params, Connection, Row};
+use rusqlite::{params, Connection, Row, Statement, ToSql};
 
 use crate::error::Result;
 use crate::model::{Ack, Event, Outcome, Payment, Status};
@@ -254,25 +254,47 @@ fn find_invoices(
 
 /// Writes the new ones of `known`, in the order of their ids.
 fn save_events(conn: &Connection, ids: &[&str], known: &[Option<Known<'_>>]) -> Result<()> {
+    let new = ids.iter().zip(known).filter_map(|(id, known)| {
+        let known = known.as_ref()?;
+        Some((*id, known.new?, known))
+    });
+    let new: Vec<_> = new.collect();
+    let mut chunks = new.chunks_exact(sql::EVENTS_AT_ONCE);
+    let mut insert = conn.prepare_cached(&sql::INSERT_EVENTS)?;
+    for events in &mut chunks {
+        for (row, event) in events.iter().enumerate() {
+            bind_event(&mut insert, row, event)?;
+        }
+        insert.raw_execute()?;
+    }
     let mut insert = conn.prepare_cached(sql::INSERT_EVENT)?;
-    for (id, known) in ids.iter().zip(known) {
-        let Some(Known { new: Some(payment), outcome, invoice_status, outstanding_cents, .. }) =
-            known
-        else {
-            continue;
-        };
-        insert.execute(params![
-            id,
-            payment.invoice_id,
-            payment.amount_cents,
-            payment.currency,
-            payment.received_at.seconds,
-            payment.received_at.nanos,
-            payment.reference,
-            outcome,
-            invoice_status,
-            outstanding_cents,
-        ])?;
+    for event in chunks.remainder() {
+        bind_event(&mut insert, 0, event)?;
+        insert.raw_execute()?;
+    }
+    Ok(())
+}
+
+/// Binds the parameters of one row of an insert.
+fn bind_event(
+    insert: &mut Statement<'_>,
+    row: usize,
+    (id, payment, known): &(&str, &Payment, &Known<'_>),
+) -> Result<()> {
+    let columns: [&dyn ToSql; 10] = [
+        id,
+        &payment.invoice_id,
+        &payment.amount_cents,
+        &payment.currency,
+        &payment.received_at.seconds,
+        &payment.received_at.nanos,
+        &payment.reference,
+        &known.outcome,
+        &known.invoice_status,
+        &known.outstanding_cents,
+    ];
+    for (i, column) in columns.into_iter().enumerate() {
+        insert.raw_bind_parameter(row * columns.len() + i + 1, column)?;
     }
     Ok(())
 }
