@@ -182,8 +182,8 @@ fn what_the_other_blocks_name_is_there() {
 
 #[test]
 fn the_blocks_of_the_pages_run_as_they_are_written() {
-    // tests/outside.rs makes a crate of the first one, and tests/packaging has the others.
-    let elsewhere = ["embedding.md", "install.md", "release.md"];
+    // tests/outside.rs makes a crate of the first one, tests/health has the second, tests/packaging the others.
+    let elsewhere = ["embedding.md", "health.md", "install.md", "release.md"];
     let is_elsewhere = |page: &PathBuf| elsewhere.iter().any(|name| page.ends_with(name));
     for page in pages("docs").into_iter().filter(|page| !is_elsewhere(page)) {
         if page.ends_with("security.md") && Command::new("openssl").arg("version").output().is_err()
@@ -207,9 +207,20 @@ fn the_blocks_of_the_pages_run_as_they_are_written() {
                         assert_eq!(stderr.matches(replaced).count(), 1, "{stderr}");
                     }
                 }
+                "toml" => {
+                    let dir = tempfile::tempdir().unwrap();
+                    fs::write(dir.path().join("billstream.toml"), &block.text).unwrap();
+                    let check = "target/release/billstream generate --rows 1 > one.csv\n\
+                        target/release/billstream import --db bills.db one.csv\n\
+                        target/release/billstream check --config billstream.toml --db bills.db";
+                    let (stdout, _) = run(check, dir.path());
+                    assert!(stdout.contains("max_exports = 100  # billstream.toml"), "{stdout}");
+                }
                 "text" => {}
                 // tests/backup/litestream.rs runs them.
-                "yaml" | "bash" => assert!(page.ends_with("backup.md")),
+                "yaml" | "bash" => {
+                    assert!(page.ends_with("backup.md"))
+                }
                 // tests/abuse/proxy.rs runs it.
                 "nginx" => assert!(page.ends_with("proxy.md")),
                 other => panic!("{}: no test runs a block of {other:?}", page.display()),
