@@ -35,6 +35,14 @@ impl Method {
         !matches!(self, Method::GetSummary | Method::ListInvoices)
     }
 
+    /// The service that it is of.
+    pub fn service(self) -> &'static str {
+        match self {
+            Method::Backup => "billing.v1.AdminService",
+            _ => "billing.v1.ReportService",
+        }
+    }
+
     /// Its name, without that of the service.
     pub fn name(self) -> &'static str {
         match self {

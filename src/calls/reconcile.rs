@@ -189,6 +189,7 @@ impl Outlet {
         self.acks.extend(self.applied.by_ref().map(ack_message));
         if self.applied_bytes > 0 {
             self.held.give_back(std::mem::take(&mut self.applied_bytes));
+            self.live.fill(self.held.bytes());
         }
         if self.under_way.is_none() {
             if self.part.is_none() {

@@ -77,7 +77,7 @@ impl Label for Method {
 
     /// As OpenTelemetry has it, with the name of the service.
     fn labels(self) -> String {
-        format!("rpc_method=\"billing.v1.ReportService/{self}\"")
+        format!("rpc_method=\"{}/{self}\"", self.service())
     }
 }
 

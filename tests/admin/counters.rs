@@ -183,6 +183,14 @@ fn admissions() -> Vec<Case> {
             two_streams(server.client(), |client| client.bulk_create(options()).unwrap());
         })
         .with(Config { max_streams_per_connection: 1, ..config() }),
+        case(&[reached!("max_backups")], |server| {
+            let client = billstream::Client::connect(&server.addr());
+            let client = client.with_retries(Duration::ZERO);
+            // What is not read stays open.
+            let _first = client.backup().unwrap();
+            client.backup().err().unwrap();
+        })
+        .with(Config { max_backups: 1, ..config() }),
         case(&[reached!("max_reconciles")], |server| {
             let client = server.client();
             let mut first = client.reconcile(options()).unwrap();
