@@ -31,11 +31,21 @@ pub struct Response {
     code: u16,
     content_type: &'static str,
     body: String,
+    /// What the scripts and styles of the body are told apart by from what is not of it, if it has any.
+    nonce: Option<String>,
 }
 
 impl Response {
     pub fn new(code: u16, content_type: &'static str, body: impl Into<String>) -> Response {
-        Response { code, content_type, body: body.into() }
+        Response { code, content_type, body: body.into(), nonce: None }
+    }
+
+    /// A page; each answer has a nonce of its own where `{nonce}` is.
+    pub fn html(body: &str) -> Response {
+        let nonce = uuid::Uuid::now_v7().simple().to_string();
+        let body = body.replace("{nonce}", &nonce);
+        let response = Response::new(200, "text/html; charset=utf-8", body);
+        Response { nonce: Some(nonce), ..response }
     }
 
     pub fn text(code: u16, body: impl Into<String>) -> Response {
@@ -66,13 +76,20 @@ impl Response {
         format!(
             "HTTP/1.1 {} {}\r\nContent-Type: {}\r\nContent-Length: {}\r\nConnection: close\r\nAllow: GET, HEAD\r\n\
              Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\nReferrer-Policy: no-referrer\r\n\
-             Cross-Origin-Resource-Policy: same-origin\r\nContent-Security-Policy: default-src 'none'; \
-             script-src 'unsafe-inline'; style-src 'unsafe-inline'; connect-src 'self'; img-src data:; \
+             Cross-Origin-Resource-Policy: same-origin\r\nContent-Security-Policy: default-src 'none'; {}\
              base-uri 'none'; form-action 'none'; frame-ancestors 'none'\r\n\r\n",
             self.code,
             self.reason(),
             self.content_type,
-            self.body.len()
+            self.body.len(),
+            self.policy()
+        )
+    }
+
+    fn policy(&self) -> String {
+        let Some(nonce) = &self.nonce else { return String::new() };
+        format!(
+            "script-src 'nonce-{nonce}'; style-src 'nonce-{nonce}'; connect-src 'self'; img-src data:; "
         )
     }
 }

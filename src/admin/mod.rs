@@ -2,6 +2,7 @@
 //!
 //! | module | what it is |
 //! |---|---|
+//! | `page.html` | the page at `/`: it asks for the status once a second |
 //! | `http` | requests and answers: their limits on size and time |
 //! | `metrics` | `/metrics`, for Prometheus |
 //! | `status` | `/status.json`, for the page |
@@ -131,6 +132,7 @@ impl Shared {
             return refusal;
         }
         match &request.path[..] {
+            "/" => Response::html(include_str!("page.html")),
             "/metrics" => Response::new(200, METRICS, metrics::text(&self.core)),
             "/status.json" => Response::json(status::json(&self.core, &self.listen)),
             "/livez" => Response::text(200, "ok\n"),
@@ -175,4 +177,4 @@ impl Shared {
 /// The text format of Prometheus, in the version that the whole of it has.
 const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-const PATHS: &str = "/metrics, /livez, /readyz, /status.json and /channelz";
+const PATHS: &str = "/, /metrics, /livez, /readyz, /status.json and /channelz";
