@@ -3,9 +3,11 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod browser;
 mod counters;
 mod documented;
 mod http;
+mod page;
 mod prometheus;
 mod status;
 mod support;
