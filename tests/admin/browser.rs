@@ -4,6 +4,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{channel, Receiver};
+use std::sync::Mutex;
 
 use serde_json::{json, Value};
 
@@ -13,6 +14,9 @@ use crate::common::{skip, DEADLINE};
 fn chromium() -> Option<PathBuf> {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("build/unpack-chromium.sh");
     let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("chromium");
+    // Two tests ask, and one unpacks.
+    static ONE: Mutex<()> = Mutex::new(());
+    let _one = ONE.lock().unwrap_or_else(|e| e.into_inner());
     let output = Command::new(script).arg(dir).output().unwrap();
     if !output.status.success() {
         let words = String::from_utf8_lossy(&output.stderr).into_owned();

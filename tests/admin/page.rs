@@ -27,6 +27,7 @@ const SHOWN: &[(&str, &str)] = &[
     ("rows_created", "billstream_invoices_created_total"),
     ("rows_events", "billstream_events_acknowledged_total"),
     ("commits", "billstream_commits_total"),
+    ("jobs", "billstream_jobs_committed_total"),
 ];
 
 fn total(metrics: &BTreeMap<String, f64>, prefix: &str) -> f64 {
@@ -45,7 +46,7 @@ fn number(browser: &mut Browser, id: &str) -> f64 {
 
 /// How many answers the page has shown.
 fn shown(browser: &mut Browser) -> u64 {
-    let text = browser.value("document.body.dataset.shown || '0'");
+    let text = browser.value("document.body?.dataset.shown || '0'");
     text.as_str().unwrap().parse().unwrap()
 }
 
