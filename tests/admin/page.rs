@@ -195,6 +195,22 @@ fn at_rest(browser: &mut Browser, server: &TestServer) {
     assert!(bars.as_array().unwrap().iter().all(|bar| bar.as_f64() > Some(0.0)), "{bars}");
 }
 
+#[test]
+fn nothing_runs_in_it_but_what_has_the_nonce_of_its_answer() {
+    let server = operated(Config::default());
+    let nonces = [(); 2].map(|()| {
+        let answer = get(&server, "/");
+        assert_eq!(answer.code, 200);
+        let policy = answer.head.split("script-src 'nonce-").nth(1).unwrap();
+        let nonce = policy.split('\'').next().unwrap().to_owned();
+        assert_eq!(answer.body.matches(&format!("nonce=\"{nonce}\"")).count(), 2);
+        assert!(!answer.head.contains("unsafe"), "{}", answer.head);
+        nonce
+    });
+    assert!(nonces[0] != nonces[1] && nonces[0].len() >= 32, "{nonces:?}");
+    assert!(!get(&server, "/metrics").head.contains("script-src"));
+}
+
 /// A client chooses its name; the page asks nothing while nobody looks, and says when nobody answers.
 #[test]
 fn names_are_text_a_hidden_tab_asks_nothing_and_a_server_that_is_gone_is_told_of() {
