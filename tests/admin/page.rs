@@ -57,13 +57,14 @@ fn refreshed(browser: &mut Browser) {
     eventually("the page goes on", || shown(browser) >= before + 2);
 }
 
-/// Exports that are read to their end, again and again.
-fn read_exports(client: &Stub, is_over: &AtomicBool) {
+/// An export, and the next one where the machine is fast enough to end it.
+fn read_export(client: &Stub, is_over: &AtomicBool) {
     let open = || client.export_invoices(&ExportRequest::new(), CallOption::default()).unwrap();
     let mut export = open();
     while !is_over.load(Ordering::Relaxed) {
-        if block_on(export.next()).is_none() {
-            export = open();
+        match block_on(export.next()) {
+            Some(invoice) => drop(invoice.unwrap()),
+            None => export = open(),
         }
     }
 }
@@ -119,7 +120,7 @@ fn look_around(browser: &mut Browser) {
 #[test]
 fn it_shows_a_busy_server_as_the_metrics_do() {
     let Some(mut browser) = Browser::start() else { return };
-    let server = TestServer::with_copy(&database(100_000), with_admin(Config::default()));
+    let server = TestServer::with_copy(&database(1_000_000), with_admin(Config::default()));
     let slow = server.slow_client();
     let stall = |_| {
         let request = ExportRequest::new();
@@ -136,7 +137,7 @@ fn it_shows_a_busy_server_as_the_metrics_do() {
     thread::scope(|scope| {
         let client = server.client();
         let work: [(usize, fn(&Stub, &AtomicBool)); 3] =
-            [(READ, read_exports), (3, reconcile), (2, upload_and_look)];
+            [(READ, read_export), (3, reconcile), (2, upload_and_look)];
         for (threads, work) in work {
             for _ in 0..threads {
                 let (client, is_over) = (client.clone(), &is_over);
@@ -174,6 +175,11 @@ fn busy(browser: &mut Browser, server: &TestServer, peer: &str) {
         "{parked:?}"
     );
     assert!(number(browser, "streams_parked") >= STALLED as f64);
+    let open = format!("max_exports {} of 4,096", STALLED + READ);
+    eventually("all exports are open", || {
+        let limits = browser.value("document.getElementById('bounded').textContent");
+        limits.as_str().unwrap().contains(&open)
+    });
     let lines = browser.value("document.querySelector('#cards path').getAttribute('d')");
     assert!(lines.as_str().unwrap().matches('L').count() >= 7, "{lines}");
     look_around(browser);
