@@ -17,6 +17,9 @@ use crate::browser::Browser;
 use crate::common::{database, event, eventually, invoice, summary, upload, TestServer};
 use crate::support::{admin, get, operated, samples, with_admin};
 
+/// What a client does until it is over.
+type Work = fn(&Stub, &AtomicBool);
+
 const STALLED: usize = 5;
 const READ: usize = 15;
 
@@ -136,8 +139,7 @@ fn it_shows_a_busy_server_as_the_metrics_do() {
     let is_over = AtomicBool::new(false);
     thread::scope(|scope| {
         let client = server.client();
-        let work: [(usize, fn(&Stub, &AtomicBool)); 3] =
-            [(READ, read_export), (3, reconcile), (2, upload_and_look)];
+        let work: [(usize, Work); 3] = [(READ, read_export), (3, reconcile), (2, upload_and_look)];
         for (threads, work) in work {
             for _ in 0..threads {
                 let (client, is_over) = (client.clone(), &is_over);
