@@ -24,6 +24,11 @@ impl Counter {
         self.0.fetch_add(n, Ordering::Relaxed);
     }
 
+    /// Its value now, after which it begins anew.
+    pub(crate) fn take(&self) -> u64 {
+        self.0.swap(0, Ordering::Relaxed)
+    }
+
     /// Its value now.
     pub fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)

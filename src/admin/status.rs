@@ -235,7 +235,7 @@ fn stream(live: &Live) -> Stream {
         state_seconds: lasts.as_secs_f64(),
         messages: live.messages.load(Ordering::Relaxed),
         bytes: live.bytes.load(Ordering::Relaxed),
-        rows: live.rows.load(Ordering::Relaxed),
+        rows: live.spent.rows.load(Ordering::Relaxed),
         window_used: live.queued.load(Ordering::Relaxed),
         window_max: window.max,
         window_unit: window.unit,

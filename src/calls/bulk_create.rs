@@ -93,7 +93,7 @@ impl Upload {
             return Err(exhausted("max_upload_rows", max_rows));
         }
         self.staged.push(&validate::invoice(request, index)?);
-        self.live.rows.store(self.staged.rows() as u64, Ordering::Relaxed);
+        self.live.spent.rows.store(self.staged.rows() as u64, Ordering::Relaxed);
         Ok(())
     }
 
@@ -134,7 +134,10 @@ impl Upload {
                 self.core.limits.exhausted("too many uploads wait for the disk".to_owned())
             }
         })?;
+        let spool = &self.live.spent.spool;
+        spool.begin();
         self.staged = spilled.await.map_err(|_| lost_job())??;
+        spool.end();
         Ok(())
     }
 
@@ -148,7 +151,11 @@ impl Upload {
         let batch_id = self.commit.unwrap_or_default();
         let reply = self.core.store.create(batch_id.clone(), self.staged)?;
         self.live.writer.begin();
-        match select(pin!(cancelled), reply).await {
+        self.live.spent.writer.begin();
+        let cancelled = pin!(cancelled);
+        let ended = select(cancelled, reply).await;
+        self.live.spent.writer.end();
+        match ended {
             // Dropping the reply takes the job back.
             Either::Left(_) => Err(Error::Cancelled),
             Either::Right((created, _)) => {

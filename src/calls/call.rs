@@ -4,8 +4,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::calls::request_id::RequestId;
+use crate::calls::spent::Spent;
 use crate::calls::status::code;
-use crate::calls::Core;
+use crate::calls::{line, Core};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::method::Method;
@@ -44,8 +46,8 @@ pub struct Caller {
     pub address: String,
     /// Who it has proved to be.
     pub identity: Option<Arc<str>>,
-    /// What it calls its request.
-    pub request_id: Option<String>,
+    /// The name of its call; none in process.
+    pub request_id: Option<RequestId>,
 }
 
 /// One call.
@@ -54,6 +56,7 @@ pub struct Call {
     pub method: Method,
     pub caller: Caller,
     pub start: Instant,
+    pub spent: Arc<Spent>,
     is_late: Arc<dyn Fn() -> bool + Send + Sync>,
 }
 
@@ -66,7 +69,8 @@ impl Call {
         is_late: impl Fn() -> bool + Send + Sync + 'static,
     ) -> Call {
         let (core, start) = (Arc::clone(core), Instant::now());
-        Call { core, method, caller, start, is_late: Arc::new(is_late) }
+        let spent = Arc::new(Spent::new(start));
+        Call { core, method, caller, start, spent, is_late: Arc::new(is_late) }
     }
 
     /// Whose part of the limits it has: that of the caller as it is known, and else of its host.
@@ -118,25 +122,25 @@ impl Call {
     /// Counts and logs a call that ended.
     pub fn count<T>(&self, result: &Result<T>) {
         let metrics = &self.core.metrics;
-        let code = match result {
-            Ok(_) => {
-                metrics.calls_ok.add(1);
-                Code::Ok
-            }
-            Err(error) => {
+        let why = result.as_ref().err().and_then(|error| self.why(error));
+        let error = why.as_ref().or(result.as_ref().err());
+        let code = match (result, error) {
+            (Err(error), Some(why)) => {
                 metrics.calls_failed.add(1);
                 if let Some(limit) = Limit::of(error) {
                     metrics.limit_reached.of(limit).add(1);
                 }
-                self.why(error).map_or_else(|| code(error), |why| code(&why))
+                code(why)
+            }
+            _ => {
+                metrics.calls_ok.add(1);
+                Code::Ok
             }
         };
         let took = self.start.elapsed();
         let durations = &metrics.rpc_server_call_duration_seconds;
         durations.of((self.method, code)).record(took.as_nanos() as u64);
-        if log::log_enabled!(log::Level::Debug) {
-            self.log(result.as_ref().err(), took);
-        }
+        line::log(self, error, code, took);
     }
 
     /// What is over is over for a reason of ours, if there is one.
@@ -150,6 +154,7 @@ impl Call {
         let metrics = &self.core.metrics;
         metrics.received_messages.of(self.method).add(1);
         metrics.received_bytes.of(self.method).add(bytes as u64);
+        self.spent.bytes_received.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
     /// Counts messages that were handed to gRPC.
@@ -157,14 +162,7 @@ impl Call {
         let metrics = &self.core.metrics;
         metrics.sent_messages.of(self.method).add(messages as u64);
         metrics.sent_bytes.of(self.method).add(bytes as u64);
-    }
-
-    fn log(&self, error: Option<&Error>, took: Duration) {
-        let Caller { address, identity, request_id } = &self.caller;
-        let error = error.map(|error| self.why(error).unwrap_or_else(|| error.clone()));
-        let end = error.map_or_else(|| "OK".to_owned(), |error| error.to_string());
-        let (who, id) = (identity.as_deref().unwrap_or("-"), request_id.as_deref().unwrap_or("-"));
-        log::debug!("{} of {address} ({who}, request {id}) took {took:.1?}: {end}", self.method);
+        self.spent.bytes_sent.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 }
 
@@ -199,19 +197,29 @@ pub struct Seldom {
     start: Instant,
     /// In milliseconds after `start`.
     next: AtomicU64,
+    /// Times a second, which may all be at once.
+    times: u64,
 }
 
+/// Once a second at the most.
 impl Default for Seldom {
     fn default() -> Seldom {
-        Seldom { start: Instant::now(), next: AtomicU64::new(0) }
+        Seldom::in_bursts(1)
     }
 }
 
 impl Seldom {
-    /// Once a second at the most.
+    /// So many `times` a second at the most.
+    pub fn in_bursts(times: u64) -> Seldom {
+        Seldom { start: Instant::now(), next: AtomicU64::new(0), times }
+    }
+
     pub fn is_time(&self) -> bool {
         let now = self.start.elapsed().as_millis() as u64;
-        let next = |next| (now >= next).then_some(now + 1000);
+        let pause = 1000 / self.times;
+        // What was not used of the second before is there to be used at once.
+        let is_time = |next| now + 1000 >= next + pause;
+        let next = |next: u64| is_time(next).then_some(next.max(now) + pause);
         self.next.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next).is_ok()
     }
 }

@@ -18,6 +18,7 @@ use crate::bridge::{self, Receiver, SendTimeoutError, Sender, TrySendError};
 use crate::calls::call::Call;
 use crate::calls::limits::Permit;
 use crate::calls::live::{Live, Shown};
+use crate::calls::spent::Spent;
 use crate::calls::{validate, Core};
 use crate::error::{Error, Result};
 use crate::peer::Peer;
@@ -77,7 +78,7 @@ impl Export {
         if let Poll::Ready(Some(chunk)) = &chunk {
             let ScanTask { live, core, .. } = &*self.scan.0;
             live.fill(self.chunks.queued());
-            live.rows.fetch_add(chunk.len() as u64, Ordering::Relaxed);
+            live.spent.rows.fetch_add(chunk.len() as u64, Ordering::Relaxed);
             core.metrics.rows_exported.add(chunk.len() as u64);
         }
         chunk
@@ -159,6 +160,7 @@ impl ScanTask {
             return;
         }
         let task = Arc::clone(&self);
+        self.live.spent.queue.begin();
         match self.core.exports.submit(&self.peer, move || task.run()) {
             Ok(_ticket) => *place = Place::Last { _ticket },
             // The queue has room for every export, so the server is stopping.
@@ -181,6 +183,9 @@ impl ScanTask {
     /// One turn. Dropping the sender ends the stream.
     fn run(self: Arc<Self>) {
         let Some((mut scan, sender)) = self.take() else { return };
+        let Spent { queue, database, .. } = &*self.live.spent;
+        queue.end();
+        database.begin();
         let (start, closed) = (Instant::now(), sender.closed());
         let stop = self.stop.when(move || closed.get(), Reason::ClientGone);
         let turn = scan.turn(
@@ -189,6 +194,7 @@ impl ScanTask {
             || self.is_turn_over(&sender, start),
             |chunk| self.offer(&sender, chunk, start),
         );
+        database.end();
         let verdict = match turn {
             Ok(Turn::Paused) => return self.park(scan, sender),
             Ok(Turn::Done) => Ok(()),
@@ -210,7 +216,11 @@ impl ScanTask {
             Ok(()) if self.is_turn_over(sender, turn_start) => Offer::TakenLast,
             Ok(()) => Offer::Taken,
             Err(TrySendError::Full(chunk)) if !self.core.exports.has_waiting() => {
-                match sender.send_timeout(chunk, millis(self.core.config.park_after_ms)) {
+                let database = &self.live.spent.database;
+                database.end();
+                let sent = sender.send_timeout(chunk, millis(self.core.config.park_after_ms));
+                database.begin();
+                match sent {
                     Ok(()) => Offer::TakenLate,
                     Err(SendTimeoutError::Timeout(_) | SendTimeoutError::Disconnected(_)) => {
                         Offer::Refused

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use slab::Slab;
 
 use crate::calls::call::Call;
+use crate::calls::spent::Spent;
 use crate::config::Config;
 use crate::method::Method;
 
@@ -21,12 +22,12 @@ pub struct Live {
     peer: String,
     identity: Option<Arc<str>>,
     start: Instant,
+    /// Its rows, and what its call has waited for.
+    pub spent: Arc<Spent>,
     /// Messages of rows, those sent by an export and those received by the others.
     pub messages: AtomicU64,
     /// Their bytes.
     pub bytes: AtomicU64,
-    /// Their invoices or events.
-    pub rows: AtomicU64,
     /// What waits in the stream's window.
     pub queued: AtomicUsize,
     window: Window,
@@ -73,10 +74,27 @@ impl Default for Since {
     }
 }
 
+impl From<Instant> for Since {
+    /// One that begins at `start` at the earliest.
+    fn from(start: Instant) -> Since {
+        Since { start, ms: AtomicU64::new(NEVER) }
+    }
+}
+
 impl Since {
     /// It begins, or begins anew.
     pub fn begin(&self) {
-        self.ms.store(self.start.elapsed().as_millis() as u64, Ordering::Relaxed);
+        self.begin_at(Instant::now());
+    }
+
+    pub fn begin_at(&self, now: Instant) {
+        let ms = now.saturating_duration_since(self.start).as_millis() as u64;
+        self.ms.store(ms, Ordering::Relaxed);
+    }
+
+    /// Whether it lasts.
+    pub fn is_on(&self) -> bool {
+        self.ms.load(Ordering::Relaxed) != NEVER
     }
 
     pub fn end(&self) {
@@ -126,9 +144,9 @@ impl Live {
             peer: call.caller.address.clone(),
             identity: call.caller.identity.clone(),
             start: call.start,
+            spent: Arc::clone(&call.spent),
             messages: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
-            rows: AtomicU64::new(0),
             queued: AtomicUsize::new(0),
             window: Window::of(call.method, &call.core.config),
             idle: Arc::default(),

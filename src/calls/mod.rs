@@ -18,6 +18,8 @@
 //! | `auth` | who may make which call |
 //! | `status` | from errors to statuses: the one table |
 //! | `rows`, `wire`, `token`, `limits`, `held`, `watch` | their tools |
+//! | `live` | the streams that are open, for who looks on |
+//! | `line`, `spent`, `request_id` | the line of the log at the end of each, and what is in it |
 //! | `call` | what all have in common: who calls, the reasons to end, the count |
 //! | `start` | the start of it all, and its threads |
 //! | `sweep` | the thread that looks after calls that wait |
@@ -29,9 +31,12 @@ pub mod call;
 pub mod export;
 pub mod held;
 pub mod limits;
+pub mod line;
 pub mod live;
 pub mod reconcile;
+pub mod request_id;
 pub mod rows;
+pub mod spent;
 pub mod start;
 pub mod status;
 pub mod sweep;
@@ -53,6 +58,7 @@ use call::{Seldom, Stopping};
 use held::HeldByAll;
 use limits::Limits;
 use live::Streams;
+use request_id::RequestIds;
 use sweep::Sweep;
 use unary::UnderWay;
 
@@ -80,6 +86,8 @@ pub struct Core {
     pub stopping: Stopping,
     /// For the log of calls without a message.
     pub seldom: Seldom,
+    pub request_ids: RequestIds,
+    pub slow: line::Slow,
 }
 
 impl Core {

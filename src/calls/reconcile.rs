@@ -19,6 +19,7 @@ use crate::calls::held::Held;
 use crate::calls::limits::Permit;
 use crate::calls::live::{Live, Shown};
 use crate::calls::rows::{each_row, parse};
+use crate::calls::spent::{during, Spent};
 use crate::calls::wire::OfRows;
 use crate::calls::{validate, Core};
 use crate::config::{EVENT_BYTES, RECONCILE_PART_BYTES};
@@ -98,7 +99,7 @@ impl Intake {
             Ok(())
         })?;
         self.live.count(1, message.len());
-        self.live.rows.fetch_add(events.len() as u64, Ordering::Relaxed);
+        self.live.spent.rows.fetch_add(events.len() as u64, Ordering::Relaxed);
         self.message = Some(events.into_iter());
         Ok(())
     }
@@ -106,7 +107,7 @@ impl Intake {
     /// Takes events as one message. [`Intake::poll_hand_over`] is next.
     pub fn push(&mut self, events: impl IntoIterator<Item = ReconcileEvent>) {
         let events: Vec<_> = events.into_iter().map(validate::event).collect();
-        self.live.rows.fetch_add(events.len() as u64, Ordering::Relaxed);
+        self.live.spent.rows.fetch_add(events.len() as u64, Ordering::Relaxed);
         self.message = Some(events.into_iter());
     }
 
@@ -185,6 +186,7 @@ impl Outlet {
     /// The next ones are with the writer before this gives the acknowledgements of the last, so that neither waits
     /// for the other.
     pub fn poll_apply(&mut self, context: &mut Context<'_>) -> Poll<Result<bool>> {
+        let Spent { client, writer, .. } = &*Arc::clone(&self.live.spent);
         // What is left is of a message that has not ended.
         self.acks.extend(self.applied.by_ref().map(ack_message));
         if self.applied_bytes > 0 {
@@ -193,7 +195,8 @@ impl Outlet {
         }
         if self.under_way.is_none() {
             if self.part.is_none() {
-                self.part = ready!(self.queued.poll_next_unpin(context));
+                // Here alone a client that sends nothing is waited for: elsewhere there is something to do meanwhile.
+                self.part = ready!(during(client, self.queued.poll_next_unpin(context)));
             }
             match &self.part {
                 Some(_) => self.under_way = Some(self.submit()),
@@ -201,7 +204,9 @@ impl Outlet {
             }
         }
         let acks = match &mut self.under_way {
-            Some(Ok(Batch { reply: Some(reply), .. })) => ready!(reply.poll_unpin(context))?,
+            Some(Ok(Batch { reply: Some(reply), .. })) => {
+                ready!(during(writer, reply.poll_unpin(context)))?
+            }
             _ => Vec::new(),
         };
         self.live.writer.end();

@@ -8,7 +8,9 @@ use std::time::Instant;
 use crate::calls::call::{Seldom, Stopping};
 use crate::calls::held::HeldByAll;
 use crate::calls::limits::Limits;
+use crate::calls::line::Slow;
 use crate::calls::live::Streams;
+use crate::calls::request_id::RequestIds;
 use crate::calls::sweep::Sweep;
 use crate::calls::unary::UnderWay;
 use crate::calls::Core;
@@ -90,6 +92,8 @@ impl Core {
             calls_open: AtomicUsize::new(0),
             stopping: Stopping::default(),
             seldom: Seldom::default(),
+            request_ids: RequestIds::default(),
+            slow: Slow::default(),
             config,
         });
         let readers = Readers(store);

@@ -1,6 +1,7 @@
 //! GetSummary and ListInvoices: one job of a worker thread each.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::channel::oneshot;
@@ -31,8 +32,8 @@ pub fn summary(request: SummaryRequest) -> Result<Query<impl Read<Summary>>> {
     })
 }
 
-/// The query of a ListInvoices, which gives the bytes of a ListInvoicesResponse.
-pub fn page(config: &Config, request: &ListInvoicesRequest) -> Result<Query<impl Read<Vec<u8>>>> {
+/// The query of a ListInvoices.
+pub fn page(config: &Config, request: &ListInvoicesRequest) -> Result<Query<impl Read<Page>>> {
     let (filter, size) = validate::list(request, config.max_page_size)?;
     let after = token::decode(&filter, &request.page_token)?;
     // With statuses or dates a page may read any number of invoices that do not match.
@@ -56,15 +57,15 @@ pub fn page(config: &Config, request: &ListInvoicesRequest) -> Result<Query<impl
 
 /// The response of a page. The invoices are encoded already, and fields of a message may be encoded one
 /// after another.
-fn page_message(filter: &Filter, mut page: Chunk, next: Option<i64>) -> Vec<u8> {
-    let mut response = page.take_batch();
+fn page_message(filter: &Filter, mut page: Chunk, next: Option<i64>) -> Page {
+    let (rows, mut response) = (page.len(), page.take_batch());
     if let Some(next) = next {
         let next_page_token = token::encode(filter, next);
         let rest = ListInvoicesResponse { next_page_token, ..Default::default() };
         // OK because a `Vec` takes every write.
         protobuf::Message::write_to_vec(&rest, &mut response).expect("a message encodes");
     }
-    response
+    Page { rows, response }
 }
 
 /// What a call asks of the database.
@@ -82,11 +83,23 @@ impl<T, F: Fn(&Store, Wait<'_>) -> Result<T> + Clone + Send + 'static> Read<T> f
 pub trait Answer: Send + 'static {
     /// Its bytes that are kept until the client takes them.
     fn bytes(&self) -> usize;
+    fn rows(&self) -> usize;
 }
 
-impl Answer for Vec<u8> {
+/// What answers a ListInvoices.
+pub struct Page {
+    rows: usize,
+    /// The bytes of a ListInvoicesResponse.
+    pub response: Vec<u8>,
+}
+
+impl Answer for Page {
     fn bytes(&self) -> usize {
-        self.len()
+        self.response.len()
+    }
+
+    fn rows(&self) -> usize {
+        self.rows
     }
 }
 
@@ -94,6 +107,10 @@ impl Answer for Vec<u8> {
 impl Answer for Summary {
     fn bytes(&self) -> usize {
         0
+    }
+
+    fn rows(&self) -> usize {
+        self.totals.len()
     }
 }
 
@@ -175,6 +192,7 @@ pub async fn answer<T: Answer>(
     };
     // What comes now takes no thread, and as long as the client likes.
     drop(counted);
+    call.spent.rows.store(response.rows() as u64, Ordering::Relaxed);
     let held = call.core.limits.hold(response.bytes(), || call.peer())?;
     Ok((response, held))
 }
@@ -205,9 +223,14 @@ fn begin<T: Answer>(
 ) -> Result<Begun<T>> {
     let Query { cost, read } = query;
     // What would have to wait does so on a worker thread.
-    let here = || match read(&call.core.store, Wait::No) {
-        Err(Error::Unavailable(_)) => Ok(None),
-        read => read.map(Some),
+    let here = || {
+        call.spent.database.begin();
+        let read = read(&call.core.store, Wait::No);
+        call.spent.database.end();
+        match read {
+            Err(Error::Unavailable(_)) => Ok(None),
+            read => read.map(Some),
+        }
     };
     if counted.is_for_here(cost) {
         if let Some(response) = here()? {
@@ -247,8 +270,13 @@ fn queue<T: Answer>(call: &Call, cost: Cost, read: impl Read<T>) -> Result<Queue
     let (stop, core) = (stop(call), &call.core);
     let (reply, result) = oneshot::channel();
     let (for_job, store) = (stop.clone(), core.store.clone());
+    let spent = Arc::clone(&call.spent);
+    spent.queue.begin();
     let job = move || {
+        spent.queue.end();
+        spent.database.begin();
         let result = for_job.check().and_then(|()| read(&store, Wait::Until(&for_job)));
+        spent.database.end();
         // OK to fail: the call is over.
         let _ = reply.send(result);
     };

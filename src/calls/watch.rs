@@ -1,12 +1,14 @@
 //! The limits on the time of a stream: a client that sends nothing, one that takes nothing, and the
 //! longest life.
 
-use std::future::Future;
+use std::future::{poll_fn, Future};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::calls::call::{Call, STOP_GRACE};
 use crate::calls::live::{Live, Since};
+use crate::calls::spent::{during, Spent};
 use crate::calls::sweep::{Look, Sweep};
 use crate::error::{Error, Result};
 use crate::stop::Stop;
@@ -34,6 +36,7 @@ impl Watch {
         let live = Live::new(call);
         let wait = |since: &Arc<Since>, limit_ms, what, is_for_client| Wait {
             since: Arc::clone(since),
+            spent: Arc::clone(&call.spent),
             limit: Duration::from_millis(limit_ms),
             what,
             is_for_client,
@@ -97,6 +100,8 @@ impl Watch {
 /// Since when something is waited for, and for how long.
 pub struct Wait {
     since: Arc<Since>,
+    /// For the sum of the waits for the client.
+    spent: Arc<Spent>,
     limit: Duration,
     /// The limit's name, and what passed it.
     what: &'static str,
@@ -107,6 +112,15 @@ pub struct Wait {
 impl Wait {
     /// Awaits `work`, which waits for the client.
     pub async fn during<T>(&self, work: impl Future<Output = T>) -> T {
+        self.begin();
+        let mut work = pin!(work);
+        let result = poll_fn(|cx| during(&self.spent.client, work.as_mut().poll(cx))).await;
+        self.since.end();
+        result
+    }
+
+    /// [`Wait::during`] beside other work, which goes on: it counts for the limit alone.
+    pub async fn beside<T>(&self, work: impl Future<Output = T>) -> T {
         self.begin();
         let result = work.await;
         self.since.end();

@@ -43,6 +43,7 @@ pub fn bulk_create<M: OfRows<Row = CreateInvoiceRequest>>(
 ) {
     let method = if M::IS_BATCH { Method::BulkCreateBatches } else { Method::BulkCreate };
     let call = Call::new(shared, &ctx, method);
+    sink.set_headers(call.headers(None));
     let needs_commit = is_asked_for(&ctx, COMMIT_HEADER);
     ctx.spawn(async move {
         let result = match call.first(&mut requests).await {

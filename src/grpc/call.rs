@@ -15,10 +15,11 @@ use std::time::Duration;
 use futures::future::poll_fn;
 use futures::task::noop_waker_ref;
 use futures::{Sink, SinkExt, Stream, StreamExt};
-use grpcio::{DuplexSink, RequestStream, RpcContext, WriteFlags};
+use grpcio::{DuplexSink, Metadata, MetadataBuilder, RequestStream, RpcContext, WriteFlags};
 
 use crate::calls;
 use crate::calls::call::{Caller, Open};
+use crate::calls::request_id::RequestId;
 use crate::calls::status::status;
 use crate::calls::sweep::Place;
 use crate::error::{Error, Result};
@@ -31,6 +32,9 @@ use crate::method::Method;
 
 /// The messages of a call as they come.
 pub type Requests<M> = RequestStream<Request<M>>;
+
+/// Metadata with the name of a call, of requests and of answers.
+const REQUEST_ID: &str = "x-request-id";
 
 /// How long a stop of the server waits for a message that a client has not taken which does nothing.
 const MESSAGE_GRACE: Duration = Duration::from_millis(100);
@@ -60,9 +64,25 @@ impl Call {
             Some(_) => auth::caller(),
             None => certificate_name(shared, ctx),
         };
-        let caller = Caller { address: ctx.peer(), identity, request_id: None };
+        let request_id = Some(request_id(ctx).unwrap_or_else(|| shared.core.request_ids.make()));
+        let caller = Caller { address: ctx.peer(), identity, request_id };
         let call = calls::call::Call::new(&shared.core, method, caller, is_late);
         Call { shared: Arc::clone(shared), call, _open: Open::new(&shared.core) }
+    }
+
+    /// What the answer begins with: the name of the call, and `more`. grpcio sends it with the first message, and where a
+    /// stream ends without one not at all.
+    pub fn headers(&self, more: Option<(&str, &str)>) -> Metadata {
+        let mut headers = MetadataBuilder::with_capacity(2);
+        if let Some((name, value)) = more {
+            // OK because both are plain text.
+            headers.add_str(name, value).expect("a header");
+        }
+        if let Some(id) = &self.caller.request_id {
+            // OK to fail: a name that is one word is a value of metadata.
+            let _ = headers.add_str(REQUEST_ID, &id.to_string());
+        }
+        headers.build()
     }
 
     /// The first message; `None` when the client has ended its side without one.
@@ -75,7 +95,9 @@ impl Call {
         place: &mut Place<'_>,
         requests: &mut Requests<M>,
     ) -> Result<Option<Request<M>>> {
-        match place.within(requests.next(), || self.first_message_limit()).await {
+        let first = place.within(requests.next(), || self.first_message_limit()).await;
+        self.spent.client.end();
+        match first {
             // An error is a call that is over.
             Some(first) => {
                 let first = first.transpose().map_err(|_| Error::Cancelled)?;
@@ -167,6 +189,12 @@ pub fn is_asked_for(ctx: &RpcContext<'_>, (name, value): (&str, &str)) -> Result
         true => Ok(is_said),
         false => Err(Error::invalid(name, format!("has the one value {value:?}, or is left out"))),
     }
+}
+
+/// What the client calls its call, where it does.
+fn request_id(ctx: &RpcContext<'_>) -> Option<RequestId> {
+    let mut headers = ctx.request_headers().iter().filter(|(name, _)| *name == REQUEST_ID);
+    headers.find_map(|(_, value)| RequestId::given(value))
 }
 
 /// Whether the call is over: a look, by which nobody is woken.

@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 
 use futures::future::poll_fn;
 use futures::{ready, Sink};
-use grpcio::{DuplexSink, GrpcSlice, Metadata, MetadataBuilder, RpcContext, WriteFlags};
+use grpcio::{DuplexSink, GrpcSlice, RpcContext, WriteFlags};
 
 use crate::calls::export::{go_on, Export};
 use crate::calls::watch::Watch;
@@ -45,10 +45,9 @@ pub fn export(
     };
     let call = Call::new(shared, &ctx, method);
     let compression = is_asked_for(&ctx, COMPRESSION_HEADER);
-    let has_compression = call.core.config.export_compression_level > 0;
-    if matches!((shape, &compression), (Shape::Batches, Ok(true))) && has_compression {
-        sink.set_headers(compressed());
-    }
+    let is_compressed = matches!((shape, &compression), (Shape::Batches, Ok(true)))
+        && call.core.config.export_compression_level > 0;
+    sink.set_headers(call.headers(is_compressed.then_some(COMPRESSED)));
     ctx.spawn(async move {
         let request = call.only(&mut call.core.sweep.place(), &mut requests, "the request").await;
         let request = request.and_then(|request| compression.map(|_| request));
@@ -62,12 +61,7 @@ pub fn export(
 }
 
 /// A header that the C core takes for itself: the messages of this call are to be in gzip.
-fn compressed() -> Metadata {
-    let mut headers = MetadataBuilder::with_capacity(1);
-    // OK because both are plain text.
-    headers.add_str("grpc-internal-encoding-request", "gzip").expect("a header");
-    headers.build()
-}
+const COMPRESSED: (&str, &str) = ("grpc-internal-encoding-request", "gzip");
 
 fn start(call: &Call, request: Request<ExportRequest>, shape: Shape) -> Result<Outflow> {
     let config = &call.core.config;

@@ -49,6 +49,7 @@ pub fn reconcile<A: Answer>(
 ) {
     let method = if A::Events::IS_BATCH { Method::ReconcileBatches } else { Method::Reconcile };
     let call = Call::new(shared, &ctx, method);
+    acks.set_headers(call.headers(None));
     ctx.spawn(async move {
         let result = match call.first(&mut events).await {
             Ok(Some(first)) => Box::pin(halves::<A>(&call, first, &mut events, &mut acks)).await,
@@ -96,7 +97,7 @@ async fn take<M: OfRows<Row = ReconcileEvent>>(
         message.encoded(M::NAME, max_bytes, |bytes| intake.take::<M>(bytes))?;
         poll_fn(|context| intake.poll_hand_over(context)).await?;
         // An error is a call that is over.
-        next = watch.idle.during(events.next()).await.transpose().map_err(|_| Error::Cancelled)?;
+        next = watch.idle.beside(events.next()).await.transpose().map_err(|_| Error::Cancelled)?;
         next.iter().for_each(|message| call.received(message.bytes()));
     }
     Ok(())

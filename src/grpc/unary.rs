@@ -6,7 +6,7 @@ use futures::FutureExt;
 use grpcio::{ClientStreamingSink, RpcContext};
 
 use crate::calls::status::status;
-use crate::calls::unary::{self, Answer, Query, Read};
+use crate::calls::unary::{self, Answer, Page, Query, Read};
 use crate::config::Config;
 use crate::error::Result;
 use crate::grpc::call::{is_over, Call, Requests};
@@ -39,7 +39,7 @@ pub fn list_invoices(
         let request = request.message("ListInvoicesRequest", config.filter_bytes())?;
         unary::page(config, &request)
     };
-    let encode = |page: Vec<u8>| Ok(page.into());
+    let encode = |page: Page| Ok(page.response.into());
     answer(shared, ctx, Method::ListInvoices, requests, sink, query, encode);
 }
 
@@ -49,7 +49,7 @@ fn answer<M, A, R>(
     ctx: RpcContext<'_>,
     method: Method,
     mut requests: Requests<M>,
-    sink: ClientStreamingSink<Encoded>,
+    mut sink: ClientStreamingSink<Encoded>,
     query: impl Fn(&Config, Request<M>) -> Result<Query<R>> + Send + 'static,
     encode: impl Fn(A) -> Result<Encoded> + Send + 'static,
 ) where
@@ -58,6 +58,7 @@ fn answer<M, A, R>(
     R: Read<A>,
 {
     let call = Call::new(shared, &ctx, method);
+    sink.set_headers(call.headers(None));
     ctx.spawn(async move {
         let mut place = call.core.sweep.place();
         let request = call.only(&mut place, &mut requests, "the request").await;

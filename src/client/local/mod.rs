@@ -81,7 +81,7 @@ impl Local {
         let page = unary::page(&self.core.config, request);
         let page = self.unary(Method::ListInvoices, page, timeout, stop)?;
         let unreadable = |error| Error::new(Code::Internal, format!("a page is no page: {error}"));
-        ListInvoicesResponse::parse_from_bytes(&page).map_err(unreadable)
+        ListInvoicesResponse::parse_from_bytes(&page.response).map_err(unreadable)
     }
 
     fn unary<T: Answer>(
@@ -143,7 +143,11 @@ impl LocalCall {
             self.is_over = true;
             return self.end(Err(reason.into()));
         }
-        match wait_while(poll_fn(poll), || !stop.is_stopped()) {
+        // Between two steps the caller is waited for.
+        self.call.spent.client.end();
+        let result = wait_while(poll_fn(poll), || !stop.is_stopped());
+        self.call.spent.client.begin();
+        match result {
             Some(Ok(done)) => Ok(done),
             Some(Err(error)) => self.end(Err(error)),
             None => {

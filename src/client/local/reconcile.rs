@@ -72,7 +72,10 @@ impl Reconcile {
             self.intake = None;
             self.stopping = Some(reason);
         }
+        let client = &self.call.call.spent.client;
+        client.end();
         let applied = ready!(self.outlet.poll_apply(context));
+        client.begin();
         Poll::Ready(match applied {
             Ok(true) => Some(Ok(self.outlet.answers())),
             Ok(false) => {

@@ -1,0 +1,76 @@
+//! The name of a call in the logs of its client and of the server.
+
+use std::fmt;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// The longest that is taken from a client, in bytes.
+const MAX_BYTES: usize = 128;
+
+/// The name of one call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RequestId {
+    /// By its client.
+    Given(Box<str>),
+    /// By the server: the random part of this start of it, and a number.
+    Made(u32, u64),
+}
+
+impl RequestId {
+    /// What a client gives, where it can stand in a line of a log as one word.
+    pub fn given(value: &[u8]) -> Option<RequestId> {
+        let is_word = (1..=MAX_BYTES).contains(&value.len());
+        let is_word = is_word && value.iter().all(u8::is_ascii_graphic);
+        let text = std::str::from_utf8(value).ok().filter(|_| is_word)?;
+        Some(RequestId::Given(text.into()))
+    }
+}
+
+impl fmt::Display for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            RequestId::Given(text) => f.write_str(text),
+            RequestId::Made(start, number) => write!(f, "{start:08x}{number:08x}"),
+        }
+    }
+}
+
+/// Makes names that no other call of this server has, and hardly one of another server.
+pub struct RequestIds {
+    start: u32,
+    next: AtomicU64,
+}
+
+impl Default for RequestIds {
+    fn default() -> RequestIds {
+        // Random keys, from the system: without a crate for it.
+        let start = RandomState::new().hash_one("x-request-id") as u32;
+        RequestIds { start, next: AtomicU64::new(1) }
+    }
+}
+
+impl RequestIds {
+    pub fn make(&self) -> RequestId {
+        RequestId::Made(self.start, self.next.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_word_is_taken_and_else_one_is_made() {
+        let given = |value: &[u8]| RequestId::given(value).map(|id| id.to_string());
+        assert_eq!(given(b"7f3a/b:2~").as_deref(), Some("7f3a/b:2~"));
+        assert!(given(&[b'x'; MAX_BYTES]).is_some());
+        let bad: [&[u8]; 5] = [b"", b"a b", b"a\nb", "ä".as_bytes(), &[b'x'; MAX_BYTES + 1]];
+        assert_eq!(bad.map(given), [const { None }; 5]);
+
+        let ids = RequestIds::default();
+        let [first, second] = [ids.make(), ids.make()].map(|id| id.to_string());
+        assert_ne!(first, second);
+        assert_eq!((first.len(), &first[..8]), (16, &second[..8]));
+        assert!(RequestId::given(first.as_bytes()).is_some());
+    }
+}
