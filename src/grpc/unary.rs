@@ -65,12 +65,10 @@ fn answer<M, A, R>(
         let query = request.and_then(|request| query(&call.core.config, request));
         let result = unary::answer(&call, query, || is_over(&mut requests)).await;
         let result = result.and_then(|(answer, held)| Ok((encode(answer)?, held)));
+        result.iter().for_each(|(response, _)| call.sent(1, response.bytes()));
         call.count(&result);
         let (sent, _held) = match result {
-            Ok((response, held)) => {
-                call.sent(1, response.bytes());
-                (sink.success(response), held)
-            }
+            Ok((response, held)) => (sink.success(response), held),
             Err(error) => (sink.fail(encoded(&status(&error))), None),
         };
         // An error here is a call that is over already.
