@@ -13,6 +13,9 @@ use crate::error::Error;
 use crate::metrics::Counter;
 use crate::status::Code;
 
+/// What these lines are chosen by, wherever their code is.
+const TARGET: &str = "billstream::calls";
+
 /// When slow calls are told of at warn: a database that is slow makes all of them so.
 pub struct Slow {
     seldom: Seldom,
@@ -41,7 +44,7 @@ impl Slow {
 pub fn log(call: &Call, error: Option<&Error>, code: Code, took: Duration) {
     let told = is_slow(call, took).then(|| call.core.slow.is_told()).flatten();
     let level = told.map_or(Level::Debug, |_| Level::Warn);
-    if log::log_enabled!(level) {
+    if log::log_enabled!(target: TARGET, level) {
         write(call, error, code, took, told);
     }
 }
@@ -63,6 +66,7 @@ fn write(call: &Call, error: Option<&Error>, code: Code, took: Duration, told: O
     let level = told.map_or(Level::Debug, |_| Level::Warn);
     let ms = |time: Duration| time.as_millis() as u64;
     log::log!(
+        target: TARGET,
         level,
         method:% = call.method,
         peer = caller.address.as_str(),

@@ -6,6 +6,7 @@ use futures::executor::block_on;
 use futures::SinkExt;
 use grpcio::{RpcStatusCode, WriteFlags};
 use log::Level;
+use protobuf::Message;
 
 use crate::common::*;
 use crate::patient;
@@ -92,7 +93,7 @@ fn each_method_has_a_line_with_its_fields() {
         "a batch has a tag and a length more for each: {one} {many}"
     );
     let expected = [invoice("a", 100), invoice("b", 200)];
-    let sizes = expected.iter().map(|invoice| protobuf::Message::compute_size(invoice));
+    let sizes = expected.iter().map(Message::compute_size);
     assert_eq!(bytes("BulkCreate", "bytes_received"), sizes.sum::<u64>());
 }
 
