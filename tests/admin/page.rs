@@ -252,6 +252,16 @@ fn names_are_text_a_hidden_tab_asks_nothing_and_a_server_that_is_gone_is_told_of
         .value(&format!("{}; document.dispatchEvent(new Event('visibilitychange'))", hide(false)));
     eventually("it goes on", || shown(&mut browser) > before);
 
+    // A server that asks for a token is given the one that was typed.
+    browser.value("window.real = fetch; window.fetch = async (url, options) => \
+                   options.headers.authorization === 'Bearer t' ? real(url) : new Response('', {status: 401}); 0");
+    eventually("it asks", || browser.value("document.getElementById('asked').hidden") == false);
+    browser.value("document.getElementById('token').value = 't'");
+    eventually("it asks no more", || {
+        browser.value(
+            "document.getElementById('asked').hidden && document.getElementById('away').hidden",
+        ) == true
+    });
     assert_eq!(browser.value("document.getElementById('away').hidden"), true);
     assert_eq!(browser.complaints, [] as [String; 0]);
     server.stop();
