@@ -147,11 +147,11 @@ impl Shared {
     /// Whether it may be answered. A browser on this machine may be led here by a page of elsewhere, whose name the
     /// Host then has; from elsewhere a token is asked for, which no such page has.
     fn let_in(&self, request: &Request, from: SocketAddr) -> std::result::Result<(), Response> {
-        // For whoever starts and chooses servers.
-        let is_probe = matches!(&request.path[..], "/livez" | "/readyz");
+        // For whoever starts and chooses servers; and the page, which has nothing in it before it was given a token.
+        let is_open = matches!(&request.path[..], "/" | "/livez" | "/readyz");
         let gate = self.gate.as_ref().filter(|_| !from.ip().to_canonical().is_loopback());
         match gate {
-            Some(_) if is_probe => Ok(()),
+            Some(_) if is_open => Ok(()),
             None if http::is_foreign(request) => {
                 Err(Response::text(403, "the Host of the request is not one of loopback\n"))
             }
