@@ -2,6 +2,7 @@
 
 use std::sync::{Mutex, Once};
 
+use log::kv::{Error, Key, Value, VisitSource};
 use log::{LevelFilter, Log, Metadata, Record};
 
 static LINES: Mutex<Vec<String>> = Mutex::new(Vec::new());
@@ -14,10 +15,22 @@ impl Log for Lines {
     }
 
     fn log(&self, record: &Record<'_>) {
-        LINES.lock().unwrap().push(format!("{} {}", record.level(), record.args()));
+        let mut line = Line(format!("{} {}", record.level(), record.args()));
+        record.key_values().visit(&mut line).unwrap();
+        LINES.lock().unwrap().push(line.0);
     }
 
     fn flush(&self) {}
+}
+
+/// A record with its fields.
+struct Line(String);
+
+impl<'kvs> VisitSource<'kvs> for Line {
+    fn visit_pair(&mut self, key: Key<'kvs>, value: Value<'kvs>) -> Result<(), Error> {
+        self.0 += &format!(" {key}={value}");
+        Ok(())
+    }
 }
 
 /// From now on the log is kept, all levels of it.
