@@ -28,23 +28,15 @@ impl Process {
         let dir = tempfile::tempdir().unwrap();
         let copy = dir.path().join("bills.db");
         std::fs::copy(db, &copy).unwrap();
-        let mut child = Command::new(env!("CARGO_BIN_EXE_billstream"))
-            .args(["serve", "--listen", "127.0.0.1:0", "--db"])
-            .arg(&copy)
-            .args(flags)
-            .env("RUST_LOG", "warn")
-            .envs(env.iter().copied())
-            .stdout(Stdio::piped())
-            .stderr(File::create(dir.path().join("log")).unwrap())
-            .spawn()
-            .unwrap();
-        let out = BufReader::new(child.stdout.take().unwrap());
-        let (line, first_line) = mpsc::channel();
-        std::thread::spawn(move || line.send(out.lines().next()));
-        let line =
-            first_line.recv_timeout(DEADLINE).expect("it serves").expect("it serves").unwrap();
-        let addr = line.strip_prefix("listening on ").unwrap().to_owned();
+        let (child, addr) = serve(&copy, &dir.path().join("log"), flags, env);
         Process { child, addr, db: copy, dir }
+    }
+
+    /// `kill -9`, and another one with the same database, at another address.
+    pub fn kill_and_start(&mut self, flags: &[&str]) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        (self.child, self.addr) = serve(&self.db, &self.dir.path().join("log"), flags, &[]);
     }
 
     /// SIGTERM: how long it takes to end, which it does well.
@@ -106,4 +98,23 @@ impl Drop for Process {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Starts `billstream serve`; it and its address, once it serves.
+fn serve(db: &Path, log: &Path, flags: &[&str], env: &[(&str, &str)]) -> (Child, String) {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_billstream"))
+        .args(["serve", "--listen", "127.0.0.1:0", "--db"])
+        .arg(db)
+        .args(flags)
+        .env("RUST_LOG", "warn")
+        .envs(env.iter().copied())
+        .stdout(Stdio::piped())
+        .stderr(File::create(log).unwrap())
+        .spawn()
+        .unwrap();
+    let out = BufReader::new(child.stdout.take().unwrap());
+    let (line, first_line) = mpsc::channel();
+    std::thread::spawn(move || line.send(out.lines().next()));
+    let line = first_line.recv_timeout(DEADLINE).expect("it serves").expect("it serves").unwrap();
+    (child, line.strip_prefix("listening on ").unwrap().to_owned())
 }

