@@ -12,7 +12,7 @@ use protobuf::descriptor::FileDescriptorProto;
 use crate::calls::Core;
 use crate::config::Config;
 use crate::error::{Error, Result};
-use crate::proto::report;
+use crate::proto::{admin, report};
 use crate::services::health::{self, Status, Statuses};
 use crate::services::reflection::{with_imports, Reflection};
 use crate::services::Limits;
@@ -50,7 +50,8 @@ impl Services {
             max_streams_per_connection: config.max_service_streams.div_ceil(16),
             message_timeout: Duration::from_millis(config.first_message_timeout_ms),
         };
-        let ours = with_imports(report::file_descriptor()).into_iter().chain(health::files());
+        let ours = [report::file_descriptor(), admin::file_descriptor()].into_iter();
+        let ours = ours.flat_map(with_imports).chain(health::files());
         let reflection = || Reflection::new(limits, ours.chain(others));
         Services { statuses: Statuses::new(limits), reflection: config.reflection.then(reflection) }
     }

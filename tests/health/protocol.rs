@@ -138,6 +138,7 @@ fn an_embedder_adds_the_files_of_its_services() {
     let asker = Asker::new(&server.addr().to_string());
     let expected = [
         "app.Mine",
+        "billing.v1.AdminService",
         SERVICE,
         "grpc.health.v1.Health",
         "grpc.reflection.v1.ServerReflection",
