@@ -190,8 +190,9 @@ billstream_close()
 billstream_open(src/core/ext/transport/chttp2/transport/frame_data.cc)
 billstream_replace([==[  grpc_slice_buffer_add(&s->frame_storage, slice);
 ]==] [==[  grpc_slice_buffer_add(&s->frame_storage, slice);
-  // The storage begins with a message, always.
-  if (s->frame_storage.length >= 5) {
+  // The storage begins with a message, unless the stream is over: then what
+  // was there is gone, and the rest of the frame at hand still comes.
+  if (!s->read_closed && !s->seen_error && s->frame_storage.length >= 5) {
     uint8_t header[5];
     grpc_slice_buffer_copy_first_into_buffer(&s->frame_storage, 5, header);
     const uint32_t length = (static_cast<uint32_t>(header[1]) << 24) |
@@ -292,7 +293,7 @@ billstream_open(src/core/ext/transport/chttp2/server/chttp2_server.cc)
 billstream_replace([==[  if (strncmp(addr, "external:", 9) == 0) {
     return Chttp2ServerListener::CreateWithAcceptor(server, addr, args,
 ]==] [==[  if (args.GetBool("grpc.billstream.patches").value_or(false)) {
-    *port_num = 2;
+    *port_num = 3;
     return absl::OkStatus();
   }
   if (strncmp(addr, "external:", 9) == 0) {

@@ -72,7 +72,9 @@ impl Certificate {
         let key = keys.next().ok_or("there is no PRIVATE KEY in it")?;
         // In each of its forms a private key has its public one with it. (One of EC may be without, from a few
         // tools.)
-        match key.contents.windows(self.public.len()).any(|bytes| bytes == self.public) {
+        let has_public = !self.public.is_empty()
+            && key.contents.windows(self.public.len()).any(|bytes| bytes == self.public);
+        match has_public {
             true => Ok(()),
             false => Err("the key is not that of the certificate (or is of EC without its public \
                           part, which `openssl pkey` adds)"

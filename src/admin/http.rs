@@ -60,6 +60,7 @@ impl Response {
         match self.code {
             200 => "OK",
             400 => "Bad Request",
+            401 => "Unauthorized",
             403 => "Forbidden",
             404 => "Not Found",
             405 => "Method Not Allowed",
@@ -187,13 +188,14 @@ impl<F: Fn() -> bool> Patient<F> {
         self.stream.set_read_timeout(Some(TICK))?;
         self.stream.set_write_timeout(Some(TICK))?;
         loop {
+            // Before each piece: one that comes at once may be the first of any number.
+            if Instant::now() >= self.until || (self.is_closed)() {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
             match work(&mut self.stream) {
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 done => return done,
-            }
-            if Instant::now() >= self.until || (self.is_closed)() {
-                return Err(io::ErrorKind::TimedOut.into());
             }
         }
     }

@@ -106,6 +106,12 @@ fn bind(admin_listen: &str, has_tokens: bool) -> Result<TcpListener> {
             "without tokens it is for 127.0.0.1 or [::1] alone: whoever can reach it may read it";
         return Err(Error::Unusable(why_not(&why)));
     }
+    if addresses.iter().any(|address| !address.ip().to_canonical().is_loopback()) {
+        log::warn!(
+            "admin_listen: {admin_listen} is plain HTTP: its tokens, which have the right admin, can be read on the \
+             way; put a proxy with TLS before it"
+        );
+    }
     TcpListener::bind(&addresses[..]).map_err(|e| Error::Unavailable(why_not(&e)))
 }
 

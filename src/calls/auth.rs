@@ -100,7 +100,6 @@ impl Gate {
     /// Counts and logs a refusal: a line a second at warn, where callers could otherwise fill the log, and the
     /// others at debug.
     pub fn refused(&self, refused: Refused, from: &str, to: &str) -> Error {
-        self.metrics.calls_failed.add(1);
         let counter = match refused.error {
             Error::PermissionDenied(_) => &self.metrics.calls_denied,
             _ => &self.metrics.calls_unauthenticated,

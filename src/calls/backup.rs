@@ -2,8 +2,8 @@
 //!
 //! It has a thread, which first makes the copy in a temporary file, in one read transaction, and then sends it
 //! through a bounded channel. Where the client is slow the thread waits for it, with nothing of the database.
-//! There are as many threads as backups that may be open. (What a client must be allowed is asked in
-//! [`Backup::start`].)
+//! There are as many threads as backups that may be open. (Who may have one is asked where calls
+//! come in: see `auth`.)
 
 use std::fs::File;
 use std::io::{self, Read, Seek};

@@ -1,8 +1,8 @@
 //! What is unwise about a configuration on this machine, and what to do about it. [`machine`](super::machine)
 //! reads the machine; here are only plain values.
 
-use std::net::ToSocketAddrs;
-use std::path::PathBuf;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::{Path, PathBuf};
 
 use indicatif::BinaryBytes;
 
@@ -75,12 +75,25 @@ pub fn memory_bound(config: &Config) -> String {
 }
 
 fn open_to_all(config: &Config, _: &Machine) -> Option<String> {
-    let public: Vec<_> = config.listen.iter().filter(|listen| is_public(listen)).collect();
-    let first = public.first()?;
-    Some(format!(
-        "{first} is not loopback, and there is neither TLS nor a token: whoever reaches it reads and writes all. \
-         Listen on 127.0.0.1 or on unix:PATH, or put a proxy with TLS before it"
-    ))
+    let is_given = |path: &Path| !path.as_os_str().is_empty();
+    let has_tls = is_given(&config.tls_cert);
+    let asks_who = is_given(&config.tls_client_ca) || is_given(&config.tokens);
+    let first = config.listen.iter().find(|listen| is_public(listen))?;
+    match (has_tls, asks_who) {
+        (true, true) => None,
+        (true, false) => Some(format!(
+            "{first} is not loopback, and no client has to show who it is: whoever reaches it reads and writes \
+             all. Set tokens or tls_client_ca"
+        )),
+        (false, true) => Some(format!(
+            "{first} is not loopback, and there is no TLS: tokens and rows can be read on the way. Set tls_cert \
+             and tls_key, or put a proxy with TLS before it"
+        )),
+        (false, false) => Some(format!(
+            "{first} is not loopback, and there is neither TLS nor a token: whoever reaches it reads and writes all. \
+             Listen on 127.0.0.1 or on unix:PATH, or set tls_cert, tls_key and tokens"
+        )),
+    }
 }
 
 /// An address that cannot be resolved is of the start to refuse.
@@ -89,7 +102,8 @@ fn is_public(listen: &str) -> bool {
         true => return false,
         false => listen.to_socket_addrs(),
     };
-    addresses.is_ok_and(|mut addresses| addresses.any(|address| !address.ip().is_loopback()))
+    let is_far = |address: SocketAddr| !address.ip().to_canonical().is_loopback();
+    addresses.is_ok_and(|mut addresses| addresses.any(is_far))
 }
 
 /// At the worst each stream has a connection of its own, and each upload a temporary file.

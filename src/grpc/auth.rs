@@ -51,6 +51,7 @@ impl ServerChecker for Check {
             }
             Err(refused) => {
                 let error = self.gate.refused(refused, &ctx.peer(), path);
+                self.shared.core.metrics.calls_failed.add(1);
                 CheckResult::Abort(encoded(&status(&error)))
             }
         }

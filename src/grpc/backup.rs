@@ -26,6 +26,7 @@ pub fn backup(
     mut sink: Messages,
 ) {
     let call = Call::new(shared, &ctx, Method::Backup);
+    sink.set_headers(call.headers(None));
     ctx.spawn(async move {
         let request = call.only(&mut call.core.sweep.place(), &mut requests, "the request").await;
         let result = match request.and_then(|request| start(&call, request)) {

@@ -149,6 +149,7 @@ impl Builder {
             threads,
             watching,
             has_own_services,
+            is_serving: false,
             tls,
             tokens,
         })
@@ -172,6 +173,7 @@ impl Server {
         running.threads.store.keep();
         running.threads.store.tell(&addresses.join(", "));
         running.grpc.start();
+        running.is_serving = true;
         Ok(())
     }
 }

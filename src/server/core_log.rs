@@ -30,6 +30,8 @@ struct Lines {
     foreign: ForeignPeers,
     /// For what a stranger can make the core say.
     seldom: Seldom,
+    /// For its other lines, of which a stranger can cause most too.
+    others: Seldom,
     /// Lines that were left out since the last one of them.
     left_out: AtomicU64,
 }
@@ -86,7 +88,7 @@ pub fn core_line(record: &Record<'_>) -> Option<(Level, String)> {
     if record.module_path() != Some(CORE_LOG) {
         return Some((record.level(), text));
     }
-    let Lines { foreign, seldom, left_out } = lines();
+    let Lines { foreign, seldom, others, left_out } = lines();
     let (counter, text) = match stranger(&text) {
         Some((Stranger::Tls, peer)) => {
             (&foreign.tls, format!("{peer} speaks TLS to a port without it"))
@@ -100,7 +102,11 @@ pub fn core_line(record: &Record<'_>) -> Option<(Level, String)> {
         }
         // What the core calls information is for who looks for a fault of it.
         None if record.level() == Level::Info => return Some((Level::Debug, text)),
-        None => return Some((record.level(), text)),
+        None if others.is_time() => return Some((record.level(), text)),
+        None => {
+            left_out.fetch_add(1, Ordering::Relaxed);
+            return None;
+        }
     };
     counter.add(1);
     if !seldom.is_time() {

@@ -14,7 +14,6 @@ use crate::bridge::wait;
 use crate::calls::call::STOP_GRACE;
 use crate::calls::start::Threads;
 use crate::calls::Core;
-use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::grpc::Shared;
 use crate::stop::{Reason, Stop};
@@ -73,6 +72,8 @@ pub struct Running {
     pub watching: Watching,
     /// Whether calls may be open that are not counted.
     pub has_own_services: bool,
+    /// Whether calls may have come: who waits for a start that failed waits for no lame duck.
+    pub is_serving: bool,
     pub tls: Option<Tls>,
     /// Looks after the file of tokens, where there is one.
     pub tokens: Option<Watch>,
@@ -92,19 +93,25 @@ impl Running {
             threads,
             watching,
             has_own_services,
+            is_serving,
             tls,
             tokens,
         } = self;
         let monitor = &watching.monitor;
         monitor.draining();
-        lame_duck(&shared.core.config);
+        let config = &shared.core.config;
+        let lame_duck_ms = if is_serving { config.lame_duck_ms } else { 0 };
+        lame_duck(lame_duck_ms.min(config.drain_timeout_ms));
+        let drain = Duration::from_millis(config.drain_timeout_ms.saturating_sub(lame_duck_ms));
         let stopped = hold.during(|| grpc.shutdown());
         let (ok, failed) = (metrics.calls_ok.get(), metrics.calls_failed.get());
         let uploads_failed = metrics.uploads_failed();
         let stopped = Some(stopped);
         let drained =
-            Drain { core: &shared.core, monitor, stopped, has_own_services }.run(&mut grpc);
+            Drain { core: &shared.core, monitor, stopped, has_own_services, drain }.run(&mut grpc);
         drop((admin, watching));
+        // A backup in this process may be held by who does not read it: its thread would wait for ever.
+        shared.core.stopping.calls.stop(Reason::Stopping);
         let sweeping = threads.stop();
         shared.poller.close();
         drop(grpc);
@@ -127,8 +134,8 @@ impl Running {
 }
 
 /// Lets calls still come, while who chooses servers by their health chooses others.
-fn lame_duck(config: &Config) {
-    let pause = Duration::from_millis(config.lame_duck_ms.min(config.drain_timeout_ms));
+fn lame_duck(pause_ms: u64) {
+    let pause = Duration::from_millis(pause_ms);
     if !pause.is_zero() {
         log::info!("NOT_SERVING, and serving for {pause:?} to who has not heard of it");
         thread::sleep(pause);
@@ -142,16 +149,15 @@ struct Drain<'a> {
     /// `None` once gRPC has ended its calls.
     stopped: Option<grpcio::ShutdownFuture>,
     has_own_services: bool,
+    /// How long calls in progress may go on.
+    drain: Duration,
 }
 
 impl Drain<'_> {
     /// Ends all calls, the longer the less they are in progress; whether they have ended.
     fn run(&mut self, grpc: &mut grpcio::Server) -> bool {
         let stopping = &self.core.stopping;
-        let config = &self.core.config;
-        // What is left of it.
-        let drain = config.drain_timeout_ms.saturating_sub(config.lame_duck_ms);
-        let drain = Duration::from_millis(drain);
+        let drain = self.drain;
         self.monitor.close();
         self.tell(&stopping.waits);
         if self.has_stopped(drain.min(STOP_GRACE)) {

@@ -67,7 +67,7 @@ impl TokenFile {
         let (path, count) = (self.0.display(), tokens.entries().len());
         log::info!("tokens: {count} entries of {path}");
         if count == 0 {
-            log::warn!("tokens: {path} has no entry, so no call is let in");
+            log::warn!("tokens: {path} has no entry: no token is let in (a certificate is, where there is tls_client_ca)");
         }
         if mode & 0o077 != 0 {
             let mode = mode & 0o777;

@@ -80,6 +80,28 @@ fn a_stop_waits_for_no_request_and_gives_the_port_free() {
     std::net::TcpListener::bind(address).unwrap();
 }
 
+/// As many as there are threads, none of which is refused before it has said all.
+#[test]
+fn who_never_ends_a_request_holds_up_neither_others_nor_a_stop() {
+    let mut server = operated(Config::default());
+    let address = admin(&server);
+    let endless = |_| {
+        thread::spawn(move || {
+            // Until the server has enough; then it may come again.
+            for _ in 0..50 {
+                let Ok(mut stream) = TcpStream::connect(address) else { return };
+                while stream.write_all(&[b'x'; 4096]).is_ok() {}
+            }
+        })
+    };
+    let endless: Vec<_> = (0..4).map(endless).collect();
+    assert_eq!(get(&server, "/livez").code, 200);
+    let start = Instant::now();
+    server.stop();
+    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+    endless.into_iter().for_each(|client| client.join().unwrap());
+}
+
 #[test]
 fn it_is_on_loopback_or_nowhere() {
     let dir = tempfile::tempdir().unwrap();
@@ -159,7 +181,9 @@ fn connections(server: &TestServer, of: u16) -> Vec<Value> {
         let answer = get(server, &format!("/channelz/socket/{id}"));
         serde_json::from_str::<Value>(&answer.body).ok()
     });
-    sockets.filter(|it| it["socket"]["local"]["tcpip_address"]["port"] == of).collect()
+    // A number, or in a newer core a text.
+    let is_of = |port: &Value| *port == of || port.as_str() == Some(&of.to_string());
+    sockets.filter(|it| is_of(&it["socket"]["local"]["tcpip_address"]["port"])).collect()
 }
 
 #[test]

@@ -172,3 +172,23 @@ fn a_copy_over_another_file_is_refused_before_the_server_is_asked() {
     assert!(error.to_string().contains("exists: name a new file"), "{error}");
     assert_eq!(std::fs::read(&to).unwrap(), b"mine");
 }
+
+/// In process nobody is asked to let go of it.
+#[test]
+fn a_backup_that_nobody_reads_holds_up_no_stop() {
+    let mut server = TestServer::with_copy(&database(100_000), Config::default());
+    let mut unread = server.get().local().backup().unwrap();
+    unread.read_exact(&mut [0; 16]).unwrap();
+    let start = Instant::now();
+    server.stop();
+    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+    drop(unread);
+
+    let dir = tempfile::tempdir().unwrap();
+    let db = dir.path().join("bills.db");
+    std::fs::copy(database(100_000), &db).unwrap();
+    let client = Client::open(&db).unwrap();
+    let mut unread = client.backup().unwrap();
+    unread.read_exact(&mut [0; 16]).unwrap();
+    drop((client, unread));
+}

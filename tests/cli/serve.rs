@@ -112,7 +112,8 @@ fn a_wrong_configuration_is_exit_code_2_and_is_named_with_its_place() {
 fn check_and_serve_say_what_is_unwise_and_what_to_try() {
     let dir = tempfile::tempdir().unwrap();
     let db = text_of(&dir.path().join("bills.db"));
-    let given = ["--db", &db, "--listen", "0.0.0.0:0", "--synchronous", "normal"];
+    let public = "--insecure-public";
+    let given = ["--db", &db, "--listen", "0.0.0.0:0", public, "--synchronous", "normal"];
     let mut command = billstream(&[&["serve"], &given[..]].concat());
     let mut process = Process::start_with(command.env("RUST_LOG", "info"));
     let line = process.lines().recv_timeout(DEADLINE).unwrap();

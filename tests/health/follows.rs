@@ -145,8 +145,9 @@ fn a_busy_writer_is_healthy() {
         }
         drop(client);
         server.stop();
-        // For the stop.
-        assert_eq!(statuses.join().unwrap(), [NOT_SERVING]);
+        // For the stop; grpcio drops a message that comes together with an error.
+        let statuses = statuses.join().unwrap();
+        assert!([&[][..], &[NOT_SERVING]].contains(&&statuses[..]), "{statuses:?}");
     });
 }
 

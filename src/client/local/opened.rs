@@ -6,11 +6,19 @@ use crate::calls::start::Threads;
 use crate::calls::Core;
 use crate::config::Config;
 use crate::error::Result;
+use crate::stop::Reason;
 
 /// A core of this process alone. Dropping it closes the database.
 pub struct Opened {
     core: Arc<Core>,
     _threads: Threads,
+}
+
+impl Drop for Opened {
+    fn drop(&mut self) {
+        // A backup that nobody reads any more would hold its thread for ever.
+        self.core.stopping.calls.stop(Reason::Stopping);
+    }
 }
 
 impl Opened {

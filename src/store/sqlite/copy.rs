@@ -165,8 +165,11 @@ impl Database {
                 let snapshot = snapshot(conn)?;
                 disk::require(dir, snapshot.bytes + spare_bytes)?;
                 begun(snapshot)?;
+                // The log, which is not emptied meanwhile, may be on another disk than the copy.
+                let db = conn.path().and_then(|db| Path::new(db).parent()).unwrap_or(dir);
                 copy_unnamed(conn, dir, |_| {
                     stop.check()?;
+                    disk::require(db, spare_bytes)?;
                     disk::require(dir, spare_bytes)
                 })
             })
