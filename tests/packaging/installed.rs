@@ -30,6 +30,8 @@ fn each_file_has_its_place() {
         "usr/share/bash-completion/completions/billstream",
         "usr/share/fish/vendor_completions.d/billstream.fish",
         "usr/share/man/man1/billstream.1",
+        // That of a command of a command.
+        "usr/share/man/man1/billstream-token-new.1",
         "usr/share/zsh/site-functions/_billstream",
     ]
     .map(str::to_owned)
