@@ -2,8 +2,8 @@
 //! the other, and not say why.
 
 use std::fmt;
-use std::fs::File;
-use std::io::Read;
+use std::fs::{self, File};
+use std::io::{self, Read};
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -18,10 +18,18 @@ const MAX_FILE_BYTES: u64 = 4 << 20;
 /// Why a text is not what it should be.
 type Result<T> = std::result::Result<T, String>;
 
+/// Opens a file that is looked at while a server runs. A pipe would keep whoever opens it waiting, and a stop with it.
+pub fn open(path: &Path) -> io::Result<File> {
+    match fs::metadata(path)?.is_file() {
+        true => File::open(path),
+        false => Err(io::Error::other("it is no regular file")),
+    }
+}
+
 /// The text of a PEM file.
 pub fn read(path: &Path) -> Result<Vec<u8>> {
     let mut text = Vec::new();
-    File::open(path)
+    open(path)
         .and_then(|file| file.take(MAX_FILE_BYTES + 1).read_to_end(&mut text))
         .map_err(|error| format!("{}: {error}", path.display()))?;
     match text.len() as u64 > MAX_FILE_BYTES {

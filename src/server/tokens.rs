@@ -1,13 +1,13 @@
 //! The file of tokens: read at the start, and again when it has changed.
 
 use std::fmt;
-use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::calls::auth::Gate;
+use crate::certificate;
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::metrics::Metrics;
@@ -51,7 +51,7 @@ impl TokenFile {
     fn read(&self) -> Seen {
         let unreadable = |error: io::Error| self.wrong(error);
         let mut text = String::new();
-        let file = File::open(&self.0).map_err(unreadable)?;
+        let file = certificate::open(&self.0).map_err(unreadable)?;
         let mode = file.metadata().map_err(unreadable)?.permissions().mode();
         file.take(MAX_FILE_BYTES + 1).read_to_string(&mut text).map_err(unreadable)?;
         match text.len() as u64 > MAX_FILE_BYTES {

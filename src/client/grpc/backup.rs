@@ -1,7 +1,7 @@
 //! One call of Backup.
 
 use futures::StreamExt;
-use grpcio::{CallOption, ClientSStreamReceiver};
+use grpcio::ClientSStreamReceiver;
 
 use super::status::Addr;
 use super::Connection;
@@ -18,7 +18,7 @@ pub struct Chunks {
 
 impl Connection {
     pub fn backup(&self, request: &BackupRequest) -> Result<Chunks> {
-        let stream = self.client.server_streaming(&BACKUP, request, CallOption::default());
+        let stream = self.client.server_streaming(&BACKUP, request, self.options(&[])?);
         let stream = stream.map_err(|error| self.addr.status(error))?;
         Ok(Chunks { addr: self.addr.clone(), stream })
     }
