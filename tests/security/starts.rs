@@ -39,7 +39,7 @@ fn files_that_cannot_be_used_are_refused_by_the_setting_that_names_them() {
         (Config { tls_key: text.clone(), ..good() }, "tls_key: there is no PRIVATE KEY in it"),
         (Config { tls_key: "/none.pem".into(), ..good() }, "tls_key: /none.pem: No such file"),
         (Config { tls_cert: key.clone(), ..good() }, "tls_cert: there is no CERTIFICATE in it"),
-        (Config { tls_cert: "/proc".into(), ..good() }, "tls_cert: /proc: Is a directory"),
+        (Config { tls_cert: "/proc".into(), ..good() }, "tls_cert: /proc: it is no regular file"),
         (Config { tls_client_ca: text, ..good() }, "tls_client_ca: there is no CERTIFICATE in it"),
         (Config { tls_client_ca: key, ..good() }, "tls_client_ca: there is no CERTIFICATE in it"),
     ];
