@@ -61,11 +61,12 @@ deb: build
 	$(MAKE) install DESTDIR=$(STAGE) PREFIX=/usr
 	cargo deb --no-build
 
-## Compares billstream with tonic: up to 20 minutes; `make bench-short` takes up to 3
+## Compares billstream with tonic: up to 20 minutes; `make bench-short` takes up to 3. With OLD=BINARY it compares with
+## that older billstream instead
 bench bench-short: build
 	@$(CARGO) build $(FLAGS) --example ceiling --example local
 	cd benches/compare && cargo build $(FLAGS)
-	cd benches/compare && cargo run $(FLAGS) --bin bench -- $(if $(filter bench-short,$@),--short)
+	cd benches/compare && cargo run $(FLAGS) --bin bench -- $(if $(filter bench-short,$@),--short) $(if $(OLD),--old '$(abspath $(OLD))')
 
 deps:
 	@build/install-deps.sh

@@ -32,6 +32,7 @@ pub const BILLSTREAM: &str = "billstream";
 pub const TUNED: &str = "tonic, tuned";
 pub const IDIOMATIC: &str = "tonic, idiomatic";
 pub const CEILING: &str = "limit: C core's ceiling";
+pub const BEFORE: &str = "the older billstream";
 /// The name of a line of the report's head, which the checklist reads.
 pub const GUARDED_RUNS: &str = "exports under h2's default guard";
 
@@ -56,7 +57,8 @@ struct Args {
     data: Option<PathBuf>,
     #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/results"))]
     out: PathBuf,
-    /// An older billstream, whose reconcile and export are measured in turn with ours.
+    /// An older billstream, which is measured in turn with ours, in the place of the tonic servers
+    /// and the limits.
     #[arg(long)]
     old: Option<PathBuf>,
     /// Only the tables whose name contains this, and no growth; "Doors" is a name too.
@@ -142,14 +144,17 @@ fn programs(args: &Args) -> Result<Vec<Program>> {
         path: path.to_owned(),
         arguments: arguments.iter().map(|&argument| argument.to_owned()).collect(),
     };
-    let programs = vec![
-        of(BILLSTREAM, &args.billstream, &["serve"]),
-        of(TUNED, &peer, &["--mode", "tuned"]),
-        of(IDIOMATIC, &peer, &["--mode", "idiomatic"]),
-        of(CEILING, &args.ceiling, &[]),
-    ];
-    let paths = programs.iter().map(|program| &program.path).chain([&args.local]);
-    for path in paths.chain(&args.old) {
+    let ours = of(BILLSTREAM, &args.billstream, &["serve"]);
+    let others = match &args.old {
+        Some(old) => vec![of(BEFORE, old, &["serve"])],
+        None => vec![
+            of(TUNED, &peer, &["--mode", "tuned"]),
+            of(IDIOMATIC, &peer, &["--mode", "idiomatic"]),
+            of(CEILING, &args.ceiling, &[]),
+        ],
+    };
+    let programs = [vec![ours], others].concat();
+    for path in programs.iter().map(|program| &program.path).chain([&args.local]) {
         if !path.exists() {
             return Err(format!("{} is not there: build it first", path.display()).into());
         }
@@ -217,7 +222,12 @@ fn tables(args: &Args, programs: &[Program]) -> Vec<Table> {
 /// The rows of a table: the servers, and the limits that belong to it.
 fn subjects(scenario: &Scenario, programs: &[Program]) -> Vec<Subject> {
     let servers = programs.iter().filter(|p| p.name != CEILING || scenario.load.has_ceiling());
-    let limits = scenario.limits.iter().map(|&(name, kind)| Subject::Limit(name, kind));
+    let with_limits = programs.iter().all(|program| program.name != BEFORE);
+    let limits = scenario
+        .limits
+        .iter()
+        .filter(move |_| with_limits)
+        .map(|&(name, kind)| Subject::Limit(name, kind));
     servers.cloned().map(Subject::Server).chain(limits).collect()
 }
 

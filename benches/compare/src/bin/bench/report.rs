@@ -7,7 +7,7 @@ use serde_json::{json, Value};
 use crate::doors::Doors;
 use crate::growth::Growth;
 use crate::scenario::{Load, Sample, Scenario};
-use crate::{BILLSTREAM, CEILING, IDIOMATIC, TUNED};
+use crate::{BEFORE, BILLSTREAM, CEILING, IDIOMATIC, TUNED};
 
 /// One subject of a table, with a sample a round.
 pub struct Row {
@@ -172,6 +172,10 @@ impl Report {
 
     /// The promises of the project as ratios.
     pub fn checklist(&self) -> Vec<Promise> {
+        let older = self.promises_of_change();
+        if !older.is_empty() {
+            return older.into_iter().chain(self.doors.promises()).collect();
+        }
         let mut list = self.stream_promises();
         for rpc in ["GetSummary", "ListInvoices of 100"] {
             for callers in ["1 caller", "10 callers", "100 callers"] {
@@ -190,6 +194,30 @@ impl Report {
                 calm,
                 bound,
             ));
+        }
+        list
+    }
+
+    /// What a change cost, where an older billstream was measured in turn.
+    fn promises_of_change(&self) -> Vec<Promise> {
+        let with_older = |table: &&Table| table.rows.iter().any(|row| row.subject == BEFORE);
+        let mut list = Vec::new();
+        for Scenario { name, load, .. } in
+            self.tables.iter().filter(with_older).map(|table| table.scenario)
+        {
+            let (what, metric, bound): (_, Metric, _) = match load {
+                Load::OpenLoop | Load::BesideExports => ("p99", |s| s.p99, Shown),
+                Load::Stalled | Load::Idle => ("peak memory", |s| s.peak, Shown),
+                _ => ("a second", |s| s.per_second, AtLeast(0.97)),
+            };
+            let of = |subject, metric| self.median(name, subject, metric);
+            let (ours, theirs) = (of(BILLSTREAM, metric), of(BEFORE, metric));
+            list.push(promise(format!("{name}: {what} / before"), ours, theirs, bound));
+            let cpu: Metric = |s| s.cpu;
+            if let (Some(ours), Some(theirs)) = (of(BILLSTREAM, cpu), of(BEFORE, cpu)) {
+                let what = format!("{name}: server CPU / before");
+                list.push(promise(what, Some(ours), Some(theirs), Shown));
+            }
         }
         list
     }
