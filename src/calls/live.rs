@@ -149,10 +149,10 @@ impl Live {
             bytes: AtomicU64::new(0),
             queued: AtomicUsize::new(0),
             window: Window::of(call.method, &call.core.config),
-            idle: Arc::default(),
-            stall: Arc::default(),
-            parked: Since::default(),
-            writer: Since::default(),
+            idle: Arc::new(Since::from(call.start)),
+            stall: Arc::new(Since::from(call.start)),
+            parked: Since::from(call.start),
+            writer: Since::from(call.start),
         })
     }
 

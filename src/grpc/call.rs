@@ -80,7 +80,7 @@ impl Call {
         }
         if let Some(id) = &self.caller.request_id {
             // OK to fail: a name that is one word is a value of metadata.
-            let _ = headers.add_str(REQUEST_ID, &id.to_string());
+            let _ = headers.add_str(REQUEST_ID, &id.text());
         }
         headers.build()
     }
