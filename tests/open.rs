@@ -172,7 +172,7 @@ fn a_database_of_the_first_schema_is_brought_up_to_date() {
 
     server.stop();
     let report = check(&server.config).unwrap();
-    assert_eq!((report.schema_version, report.faults), (2, Vec::new()));
+    assert_eq!((report.schema_version, report.faults), (3, Vec::new()));
 }
 
 /// The acknowledgement of a payment: the number of its outcome, and whether it is known.

@@ -65,6 +65,9 @@ use Kind::{Text, Varint, Varints};
 
 const TIME: Kind = Kind::Message(&Shape { fields: &[(1, Varint), (2, Varint)], max_fields: 16 });
 
+const COMMIT: Kind =
+    Kind::Message(&Shape { fields: &[(1, Text), (2, Varint), (3, Varint)], max_fields: 16 });
+
 /// One row has seven fields, and may have more one day.
 const MAX_ROW_FIELDS: usize = 64;
 /// A filter may name its statuses one by one. Its size is bounded more closely than this.
@@ -99,15 +102,7 @@ impl Incoming for BackupRequest {
 
 impl Incoming for CreateInvoiceRequest {
     const SHAPE: &'static Shape = &Shape {
-        fields: &[
-            (1, Text),
-            (2, Text),
-            (3, Varint),
-            (4, Text),
-            (5, TIME),
-            (6, Text),
-            (7, Kind::Message(&Shape { fields: &[(1, Text), (2, Varint)], max_fields: 16 })),
-        ],
+        fields: &[(1, Text), (2, Text), (3, Varint), (4, Text), (5, TIME), (6, Text), (7, COMMIT)],
         max_fields: MAX_ROW_FIELDS,
     };
     const SIZE_LIMIT: &'static str = "max_message_bytes";
@@ -115,7 +110,7 @@ impl Incoming for CreateInvoiceRequest {
 
 impl Incoming for ReconcileEvent {
     const SHAPE: &'static Shape = &Shape {
-        fields: &[(1, Text), (2, Text), (3, Varint), (4, Text), (5, TIME), (6, Text)],
+        fields: &[(1, Text), (2, Text), (3, Varint), (4, Text), (5, TIME), (6, Text), (7, Varint)],
         max_fields: MAX_ROW_FIELDS,
     };
     const SIZE_LIMIT: &'static str = "max_message_bytes";
@@ -237,7 +232,8 @@ mod tests {
             let is_repeated = field.proto().label() == Label::LABEL_REPEATED;
             let fits = match (field.proto().type_(), kind) {
                 (Type::TYPE_STRING, Text) => !is_repeated,
-                (Type::TYPE_INT32 | Type::TYPE_INT64, Varint) => !is_repeated,
+                (Type::TYPE_INT32 | Type::TYPE_INT64 | Type::TYPE_BOOL, Varint) => !is_repeated,
+                (Type::TYPE_ENUM, Varint) => !is_repeated,
                 (Type::TYPE_ENUM, Varints) => is_repeated,
                 (Type::TYPE_MESSAGE, Kind::Message(shape)) => {
                     let RuntimeFieldType::Singular(RuntimeType::Message(inner)) =
@@ -303,7 +299,7 @@ mod tests {
             if let Ok(event) = ReconcileEvent::parse_from_bytes(&bytes) {
                 let written = event.write_to_bytes().unwrap();
                 // A known field of another wire type is unknown to the parser.
-                prop_assume!(event.special_fields.unknown_fields().iter().all(|(n, _)| n > 6));
+                prop_assume!(event.special_fields.unknown_fields().iter().all(|(n, _)| n > 7));
                 prop_assume!(event.received_at.special_fields.unknown_fields().iter().all(|(n, _)| n > 2));
                 prop_assert_eq!(check(ReconcileEvent::SHAPE, &written), Ok(()));
             }

@@ -153,6 +153,9 @@ pub fn outcome_name(outcome: ReconcileOutcome) -> &'static str {
         ReconcileOutcome::RECONCILE_OUTCOME_INVOICE_VOID => "INVOICE_VOID",
         ReconcileOutcome::RECONCILE_OUTCOME_REJECTED => "REJECTED",
         ReconcileOutcome::RECONCILE_OUTCOME_EVENT_ID_REUSED => "EVENT_ID_REUSED",
+        ReconcileOutcome::RECONCILE_OUTCOME_VOIDED => "VOIDED",
+        ReconcileOutcome::RECONCILE_OUTCOME_EXCEEDS_PAID => "EXCEEDS_PAID",
+        ReconcileOutcome::RECONCILE_OUTCOME_HAS_PAYMENTS => "HAS_PAYMENTS",
     }
 }
 

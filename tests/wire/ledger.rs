@@ -57,19 +57,19 @@ fn the_shell_gives_no_sequence_again_either() {
     let client = server.client();
     upload(&client, ["a", "b"].map(|id| invoice(id, 1))).unwrap();
     shell(&server, &format!("INSERT INTO invoices ({COLUMNS}) VALUES ('c', {ROW})")).unwrap();
-    shell(&server, &format!("INSERT INTO invoices VALUES (10, 'd', {ROW})")).unwrap();
+    shell(&server, &format!("INSERT INTO invoices VALUES (10, 'd', {ROW}, 0)")).unwrap();
     assert_eq!(upload(&client, [invoice("e", 1)]).unwrap().first_sequence, 11);
     shell(&server, "DELETE FROM invoices WHERE sequence >= 10").unwrap();
     for row in [
         format!("INSERT INTO invoices ({COLUMNS}) VALUES ('f', {ROW})"),
-        format!("INSERT INTO invoices VALUES (11, 'f', {ROW})"),
-        format!("INSERT INTO invoices VALUES (5, 'f', {ROW})"),
+        format!("INSERT INTO invoices VALUES (11, 'f', {ROW}, 0)"),
+        format!("INSERT INTO invoices VALUES (5, 'f', {ROW}, 0)"),
     ] {
         let refused = shell(&server, &row).unwrap_err();
         assert!(refused.contains("a sequence is given once"), "{refused}");
     }
     let next = "(SELECT last_sequence + 1 FROM ledger)";
-    shell(&server, &format!("INSERT INTO invoices VALUES ({next}, 'f', {ROW})")).unwrap();
+    shell(&server, &format!("INSERT INTO invoices VALUES ({next}, 'f', {ROW}, 0)")).unwrap();
     assert_eq!(sequences(&export_after(&client, 0)), [1, 2, 3, 12]);
     assert_eq!(summary(&client).last_sequence, 12);
     assert!(check(&server.config).unwrap().faults.is_empty());
@@ -129,9 +129,9 @@ fn the_shell_cannot_replace_an_invoice() {
     let next = "(SELECT last_sequence + 1 FROM ledger)";
     for statement in [
         format!("INSERT OR REPLACE INTO invoices ({COLUMNS}) VALUES ('a', {ROW})"),
-        format!("INSERT OR REPLACE INTO invoices VALUES (1, 'a', {ROW})"),
-        format!("INSERT OR REPLACE INTO invoices VALUES (2, 'c', {ROW})"),
-        format!("REPLACE INTO invoices VALUES ({next}, 'b', {ROW})"),
+        format!("INSERT OR REPLACE INTO invoices VALUES (1, 'a', {ROW}, 0)"),
+        format!("INSERT OR REPLACE INTO invoices VALUES (2, 'c', {ROW}, 0)"),
+        format!("REPLACE INTO invoices VALUES ({next}, 'b', {ROW}, 0)"),
         "UPDATE OR REPLACE invoices SET invoice_id = 'b' WHERE sequence = 1".to_owned(),
         "UPDATE OR REPLACE invoices SET sequence = 2 WHERE sequence = 1".to_owned(),
         "UPDATE OR REPLACE invoices SET rowid = 2 WHERE sequence = 1".to_owned(),
@@ -153,10 +153,13 @@ fn whatever_has_drifted_is_found() {
         |id: &str| format!("the USD totals of customer \"{id}\" are not those of its invoices");
     let of_currency = |code: &str| format!("the totals of {code} are not those of its invoices");
     let drifts = [
-        ("INSERT INTO customer_totals VALUES ('gone', 'USD', 1, 5, 0)", of_customer("gone")),
+        (
+            "INSERT INTO customer_totals VALUES ('gone', 'USD', 1, 5, 0, 0, 0, 0, 0)",
+            of_customer("gone"),
+        ),
         ("UPDATE customer_totals SET paid_cents = 1", of_customer("cust-1")),
         ("DELETE FROM customer_totals", of_customer("cust-1")),
-        ("INSERT INTO currency_totals VALUES ('EUR', 1, 5, 0)", of_currency("EUR")),
+        ("INSERT INTO currency_totals VALUES ('EUR', 1, 5, 0, 0, 0, 0, 0)", of_currency("EUR")),
         ("UPDATE currency_totals SET invoice_count = 2", of_currency("USD")),
         ("DELETE FROM currency_totals", of_currency("USD")),
         (

@@ -53,7 +53,7 @@ fn database(sequences: &[i64], pattern: Pattern) -> (tempfile::TempDir, Config) 
     thread.stop();
     let mut conn = Connection::open(&config.db).unwrap();
     let transaction = conn.transaction().unwrap();
-    let insert = "INSERT INTO invoices VALUES (?1, ?1, ?2, 1, 'EUR', ?3, 0, ?1, 0, ?4)";
+    let insert = "INSERT INTO invoices VALUES (?1, ?1, ?2, 1, 'EUR', ?3, 0, ?1, 0, ?4, 0)";
     let mut insert = transaction.prepare(insert).unwrap();
     for sequence in sequences {
         let (customer, status) = (pattern.customer(*sequence), pattern.status(*sequence));

@@ -271,7 +271,7 @@ pub mod tests {
         let (store, thread) = Store::open(&config, &Arc::default()).unwrap();
         let insert = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?1)
              INSERT INTO invoices SELECT i, i, 'c' || (i % 2), i, substr('USDEURJPY', i % 3 * 3 + 1, 3),
-                                         iif(i = ?1, 5, 1), i % 2, i - 1, 0, ''
+                                         iif(i = ?1, 5, 1), i % 2, i - 1, 0, '', 0
              FROM n WHERE i <= ?1";
         Connection::open(&config.db).unwrap().execute(insert, [rows]).unwrap();
         (dir, store, thread)

@@ -24,18 +24,23 @@ pub fn apply(conn: &Connection, totals: &mut Totals, events: &[Event]) -> Result
     let mut job = Job {
         known: find_events(conn, &event_ids.keys)?,
         invoices: find_invoices(conn, totals, &invoice_ids.keys)?,
+        last_event_sequence: totals.last_event_sequence(conn)?,
+        applied: Vec::with_capacity(events.len()),
         totals,
     };
     let places = event_ids.places.iter().zip(&invoice_ids.places);
     let acks = events.iter().zip(places).map(|(event, (&id, &invoice))| match &event.payment {
-        Ok(payment) => job.apply(payment, id, invoice),
+        Ok(payment) => job.apply(&event.event_id, payment, (id, invoice)),
         Err(violation) => {
             let why = format!("{}: {}", violation.field, violation.description);
             refused(None, Refusal(Outcome::Rejected, why))
         }
     });
     let acks = acks.collect();
-    save_events(conn, &event_ids.keys, &job.known)?;
+    if !job.applied.is_empty() {
+        job.totals.set_last_event_sequence(job.last_event_sequence);
+    }
+    save_events(conn, &job.applied)?;
     save_invoices(conn, job.invoices)?;
     Ok(acks)
 }
@@ -72,6 +77,10 @@ struct Job<'a> {
     known: Vec<Option<Known<'a>>>,
     /// What there is under each invoice id.
     invoices: Vec<Option<Invoice>>,
+    /// What was applied, in that order.
+    applied: Vec<Applied<'a>>,
+    /// That of the last one.
+    last_event_sequence: i64,
     totals: &'a mut Totals,
 }
 
@@ -83,8 +92,17 @@ struct Known<'a> {
     outcome: i32,
     invoice_status: i32,
     outstanding_cents: i64,
-    /// The payment, where it is one of this job.
-    new: Option<&'a Payment>,
+}
+
+/// A row of the ledger to be written.
+struct Applied<'a> {
+    event_sequence: i64,
+    previous_event_sequence: i64,
+    event_id: &'a str,
+    payment: &'a Payment,
+    outcome: i32,
+    invoice_status: i32,
+    outstanding_cents: i64,
 }
 
 /// What a payment finds.
@@ -93,6 +111,7 @@ struct Invoice {
     total_amount_cents: i64,
     paid_cents: i64,
     status: i32,
+    last_event_sequence: i64,
     /// The totals that it is part of.
     place: Place,
     /// Whether a payment of this job is in it.
@@ -104,7 +123,12 @@ struct Refusal(Outcome, String);
 
 impl<'a> Job<'a> {
     /// Applies the payment whose event id and invoice have these places, unless its event is known.
-    fn apply(&mut self, payment: &'a Payment, id: usize, invoice: usize) -> Ack {
+    fn apply(
+        &mut self,
+        event_id: &'a str,
+        payment: &'a Payment,
+        (id, invoice): (usize, usize),
+    ) -> Ack {
         let invoice = self.invoices[invoice].as_mut();
         // It may have been applied before the invoice was withdrawn.
         if let Some(known) = &self.known[id] {
@@ -116,15 +140,26 @@ impl<'a> Job<'a> {
         };
         match pay(self.totals, payment, invoice) {
             Ok(ack) => {
+                self.last_event_sequence += 1;
+                let Ack { outcome, invoice_status, outstanding_cents, .. } = ack;
                 self.known[id] = Some(Known {
                     invoice_id: Cow::Borrowed(&payment.invoice_id),
                     amount_cents: payment.amount_cents,
                     currency: Cow::Borrowed(&payment.currency),
-                    outcome: ack.outcome,
-                    invoice_status: ack.invoice_status,
-                    outstanding_cents: ack.outstanding_cents,
-                    new: Some(payment),
+                    outcome,
+                    invoice_status,
+                    outstanding_cents,
                 });
+                self.applied.push(Applied {
+                    event_sequence: self.last_event_sequence,
+                    previous_event_sequence: invoice.last_event_sequence,
+                    event_id,
+                    payment,
+                    outcome,
+                    invoice_status,
+                    outstanding_cents,
+                });
+                invoice.last_event_sequence = self.last_event_sequence;
                 ack
             }
             Err(refusal) => refused(Some(invoice), refusal),
@@ -227,7 +262,6 @@ fn find_events<'a>(conn: &Connection, event_ids: &[&str]) -> Result<Vec<Option<K
             outcome: row.get(4)?,
             invoice_status: row.get(5)?,
             outstanding_cents: row.get(6)?,
-            new: None,
         })
     })
 }
@@ -246,20 +280,16 @@ fn find_invoices(
             total_amount_cents: row.get(2)?,
             paid_cents: row.get(3)?,
             status: row.get(4)?,
-            place: totals.place(conn, text(5)?, text(6)?)?,
+            last_event_sequence: row.get(5)?,
+            place: totals.place(conn, text(6)?, text(7)?)?,
             is_paid: false,
         })
     })
 }
 
-/// Writes the new ones of `known`, in the order of their ids.
-fn save_events(conn: &Connection, ids: &[&str], known: &[Option<Known<'_>>]) -> Result<()> {
-    let new = ids.iter().zip(known).filter_map(|(id, known)| {
-        let known = known.as_ref()?;
-        Some((*id, known.new?, known))
-    });
-    let new: Vec<_> = new.collect();
-    let mut chunks = new.chunks_exact(sql::EVENTS_AT_ONCE);
+/// Writes what was applied, at the end of the table.
+fn save_events(conn: &Connection, applied: &[Applied<'_>]) -> Result<()> {
+    let mut chunks = applied.chunks_exact(sql::EVENTS_AT_ONCE);
     let mut insert = conn.prepare_cached(&sql::INSERT_EVENTS)?;
     for events in &mut chunks {
         for (row, event) in events.iter().enumerate() {
@@ -276,22 +306,22 @@ fn save_events(conn: &Connection, ids: &[&str], known: &[Option<Known<'_>>]) -> 
 }
 
 /// Binds the parameters of one row of an insert.
-fn bind_event(
-    insert: &mut Statement<'_>,
-    row: usize,
-    (id, payment, known): &(&str, &Payment, &Known<'_>),
-) -> Result<()> {
-    let columns: [&dyn ToSql; 10] = [
-        id,
+fn bind_event(insert: &mut Statement<'_>, row: usize, event: &Applied<'_>) -> Result<()> {
+    let payment = event.payment;
+    let columns: [&dyn ToSql; 13] = [
+        &event.event_sequence,
+        &event.previous_event_sequence,
+        &event.event_id,
         &payment.invoice_id,
+        &1,
         &payment.amount_cents,
         &payment.currency,
         &payment.received_at.seconds,
         &payment.received_at.nanos,
         &payment.reference,
-        &known.outcome,
-        &known.invoice_status,
-        &known.outstanding_cents,
+        &event.outcome,
+        &event.invoice_status,
+        &event.outstanding_cents,
     ];
     for (i, column) in columns.into_iter().enumerate() {
         insert.raw_bind_parameter(row * columns.len() + i + 1, column)?;
@@ -304,8 +334,8 @@ fn save_invoices(conn: &Connection, invoices: Vec<Option<Invoice>>) -> Result<()
     let mut pay_invoice = conn.prepare_cached(sql::PAY_INVOICE)?;
     let mut paid: Vec<_> = invoices.into_iter().flatten().filter(|i| i.is_paid).collect();
     paid.sort_unstable_by_key(|invoice| invoice.sequence);
-    for Invoice { paid_cents, status, sequence, .. } in paid {
-        pay_invoice.execute(params![paid_cents, status, sequence])?;
+    for Invoice { paid_cents, status, last_event_sequence, sequence, .. } in paid {
+        pay_invoice.execute(params![paid_cents, status, last_event_sequence, sequence])?;
     }
     Ok(())
 }

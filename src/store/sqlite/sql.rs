@@ -45,10 +45,12 @@ statements! {
     INVOICES_AFTER = "invoices_after";
     INVOICES_AFTER_BY_CUSTOMER = "invoices_after_by_customer";
     INVOICES_AFTER_FILTERED = "invoices_after_filtered";
+    LAST_EVENT_SEQUENCE = "last_event_sequence";
     LAST_SEQUENCE = "last_sequence";
     PAY_CUSTOMER = "pay_customer";
     PAY_INVOICE = "pay_invoice";
     RENEW_FILE_STATE = "renew_file_state";
+    SET_LAST_EVENT_SEQUENCE = "set_last_event_sequence";
     SET_LAST_SEQUENCE = "set_last_sequence";
     SUMMARY = "summary";
     SUMMARY_BY_CUSTOMER = "summary_by_customer";
@@ -69,6 +71,7 @@ pub static INSERT_EVENTS: LazyLock<String> = LazyLock::new(|| {
 pub const MIGRATIONS: &[&str] = &[
     include_str!("../../../sql/migrations/0001_initial.sql"),
     include_str!("../../../sql/migrations/0002_what_was_given_once.sql"),
+    include_str!("../../../sql/migrations/0003_books.sql"),
 ];
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! The kept totals and the last sequence, as the writer keeps them.
+//! The kept totals and the last sequences, as the writer keeps them.
 //!
 //! The triggers of the schema do the same for every other program that writes. On the writer's connection
 //! they are switched off: a statement with triggers makes SQLite save each page that it changes, to be able
@@ -45,6 +45,8 @@ pub struct Totals {
     customers: usize,
     /// The last sequence that was given, where one was.
     last_sequence: Option<i64>,
+    /// The last event sequence that was given, where one was.
+    last_event_sequence: Option<i64>,
 }
 
 #[derive(Clone)]
@@ -139,6 +141,20 @@ impl Totals {
         Ok(before)
     }
 
+    /// The last event sequence that was given.
+    pub fn last_event_sequence(&self, conn: &Connection) -> Result<i64> {
+        let find = || {
+            let mut find = conn.prepare_cached(sql::LAST_EVENT_SEQUENCE)?;
+            Ok(find.query_row([], |row| row.get(0))?)
+        };
+        self.last_event_sequence.map_or_else(find, Ok)
+    }
+
+    /// Says which event sequence was given last.
+    pub fn set_last_event_sequence(&mut self, last: i64) {
+        self.last_event_sequence = Some(last);
+    }
+
     /// The last sequence that was given, where one was.
     pub fn last_sequence(&self) -> Option<i64> {
         self.last_sequence
@@ -160,6 +176,9 @@ impl Totals {
         }
         if let Some(last) = self.last_sequence {
             conn.prepare_cached(sql::SET_LAST_SEQUENCE)?.execute([last])?;
+        }
+        if let Some(last) = self.last_event_sequence {
+            conn.prepare_cached(sql::SET_LAST_EVENT_SEQUENCE)?.execute([last])?;
         }
         Ok(())
     }
@@ -217,7 +236,7 @@ mod tests {
     }
 
     const INSERT: &str = "INSERT INTO invoices
-        VALUES (?1, ?1, ?2, ?3, ?4, 1, 0, 0, 0, '') RETURNING sequence";
+        VALUES (?1, ?1, ?2, ?3, ?4, 1, 0, 0, 0, '', 0) RETURNING sequence";
     const PAY: &str = "UPDATE invoices SET paid_cents = paid_cents + ?2
         WHERE sequence = ?1 RETURNING customer_id, currency";
 
