@@ -64,15 +64,23 @@ FROM (SELECT invoice_id, max(event_sequence) AS event_sequence FROM reconcile_ev
 WHERE last.invoice_id = invoices.invoice_id;
 UPDATE ledger SET last_event_sequence = (SELECT coalesce(max(event_sequence), 0) FROM reconcile_events);
 
--- How much of the totals are credit notes, and how much is void.
+-- How much of the totals are credit notes, and how much is void. The invoices fit into 64 bits by themselves, and so do the
+-- credit notes: then the sum of any of them does, those of a customer among them, and the server need not read the row
+-- of each customer to know it.
 ALTER TABLE currency_totals ADD COLUMN credit_note_count INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE currency_totals ADD COLUMN credit_note_cents INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE currency_totals ADD COLUMN void_count        INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE currency_totals ADD COLUMN void_cents        INTEGER NOT NULL DEFAULT 0;
+-- The part of paid_cents that is of credit notes: 0 or less.
+ALTER TABLE currency_totals ADD COLUMN credit_note_paid_cents INTEGER NOT NULL DEFAULT 0
+    CHECK (typeof(total_cents - credit_note_cents) = 'integer')
+    CHECK (typeof(paid_cents - credit_note_paid_cents) = 'integer')
+    CHECK (typeof(total_cents - void_cents - paid_cents) = 'integer');
 ALTER TABLE customer_totals ADD COLUMN credit_note_count INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE customer_totals ADD COLUMN credit_note_cents INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE customer_totals ADD COLUMN void_count        INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE customer_totals ADD COLUMN void_cents        INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE customer_totals ADD COLUMN credit_note_paid_cents INTEGER NOT NULL DEFAULT 0;
 
 UPDATE currency_totals SET void_count = v.count, void_cents = v.cents
 FROM (SELECT currency, count(*) AS count, sum(total_amount_cents) AS cents
@@ -87,10 +95,12 @@ WHERE v.customer_id = customer_totals.customer_id AND v.currency = customer_tota
 
 CREATE TRIGGER invoices_inserted AFTER INSERT ON invoices BEGIN
     INSERT INTO currency_totals (currency, invoice_count, total_cents, paid_cents,
-                                 credit_note_count, credit_note_cents, void_count, void_cents)
+                                 credit_note_count, credit_note_cents, void_count, void_cents,
+                                 credit_note_paid_cents)
     VALUES (new.currency, 1, new.total_amount_cents, new.paid_cents,
             new.total_amount_cents < 0, min(new.total_amount_cents, 0),
-            new.status = 5, iif(new.status = 5, new.total_amount_cents, 0))
+            new.status = 5, iif(new.status = 5, new.total_amount_cents, 0),
+            iif(new.total_amount_cents < 0, new.paid_cents, 0))
     ON CONFLICT (currency) DO UPDATE SET
         invoice_count     = invoice_count + 1,
         total_cents       = total_cents + excluded.total_cents,
@@ -98,12 +108,15 @@ CREATE TRIGGER invoices_inserted AFTER INSERT ON invoices BEGIN
         credit_note_count = credit_note_count + excluded.credit_note_count,
         credit_note_cents = credit_note_cents + excluded.credit_note_cents,
         void_count        = void_count + excluded.void_count,
-        void_cents        = void_cents + excluded.void_cents;
+        void_cents        = void_cents + excluded.void_cents,
+        credit_note_paid_cents = credit_note_paid_cents + excluded.credit_note_paid_cents;
     INSERT INTO customer_totals (customer_id, currency, invoice_count, total_cents, paid_cents,
-                                 credit_note_count, credit_note_cents, void_count, void_cents)
+                                 credit_note_count, credit_note_cents, void_count, void_cents,
+                                 credit_note_paid_cents)
     VALUES (new.customer_id, new.currency, 1, new.total_amount_cents, new.paid_cents,
             new.total_amount_cents < 0, min(new.total_amount_cents, 0),
-            new.status = 5, iif(new.status = 5, new.total_amount_cents, 0))
+            new.status = 5, iif(new.status = 5, new.total_amount_cents, 0),
+            iif(new.total_amount_cents < 0, new.paid_cents, 0))
     ON CONFLICT (customer_id, currency) DO UPDATE SET
         invoice_count     = invoice_count + 1,
         total_cents       = total_cents + excluded.total_cents,
@@ -111,22 +124,25 @@ CREATE TRIGGER invoices_inserted AFTER INSERT ON invoices BEGIN
         credit_note_count = credit_note_count + excluded.credit_note_count,
         credit_note_cents = credit_note_cents + excluded.credit_note_cents,
         void_count        = void_count + excluded.void_count,
-        void_cents        = void_cents + excluded.void_cents;
+        void_cents        = void_cents + excluded.void_cents,
+        credit_note_paid_cents = credit_note_paid_cents + excluded.credit_note_paid_cents;
 END;
 
--- Payments, refunds and voids.
+-- Payments, refunds and voids. The differences come first: a sum that left 64 bits on the way would come back inexact.
 CREATE TRIGGER invoices_paid AFTER UPDATE OF paid_cents, status ON invoices BEGIN
     UPDATE currency_totals
-    SET paid_cents = paid_cents - old.paid_cents + new.paid_cents,
-        void_count = void_count - (old.status = 5) + (new.status = 5),
-        void_cents = void_cents - iif(old.status = 5, old.total_amount_cents, 0)
-                                + iif(new.status = 5, new.total_amount_cents, 0)
+    SET paid_cents = paid_cents + (new.paid_cents - old.paid_cents),
+        void_count = void_count + (new.status = 5) - (old.status = 5),
+        void_cents = void_cents + ((new.status = 5) - (old.status = 5)) * new.total_amount_cents,
+        credit_note_paid_cents = credit_note_paid_cents
+                                 + iif(new.total_amount_cents < 0, new.paid_cents - old.paid_cents, 0)
     WHERE currency = new.currency;
     UPDATE customer_totals
-    SET paid_cents = paid_cents - old.paid_cents + new.paid_cents,
-        void_count = void_count - (old.status = 5) + (new.status = 5),
-        void_cents = void_cents - iif(old.status = 5, old.total_amount_cents, 0)
-                                + iif(new.status = 5, new.total_amount_cents, 0)
+    SET paid_cents = paid_cents + (new.paid_cents - old.paid_cents),
+        void_count = void_count + (new.status = 5) - (old.status = 5),
+        void_cents = void_cents + ((new.status = 5) - (old.status = 5)) * new.total_amount_cents,
+        credit_note_paid_cents = credit_note_paid_cents
+                                 + iif(new.total_amount_cents < 0, new.paid_cents - old.paid_cents, 0)
     WHERE customer_id = new.customer_id AND currency = new.currency;
 END;
 
@@ -138,7 +154,8 @@ CREATE TRIGGER invoices_deleted AFTER DELETE ON invoices BEGIN
         credit_note_count = credit_note_count - (old.total_amount_cents < 0),
         credit_note_cents = credit_note_cents - min(old.total_amount_cents, 0),
         void_count        = void_count - (old.status = 5),
-        void_cents        = void_cents - iif(old.status = 5, old.total_amount_cents, 0)
+        void_cents        = void_cents - iif(old.status = 5, old.total_amount_cents, 0),
+        credit_note_paid_cents = credit_note_paid_cents - iif(old.total_amount_cents < 0, old.paid_cents, 0)
     WHERE currency = old.currency;
     DELETE FROM currency_totals WHERE currency = old.currency AND invoice_count = 0;
     UPDATE customer_totals
@@ -148,7 +165,8 @@ CREATE TRIGGER invoices_deleted AFTER DELETE ON invoices BEGIN
         credit_note_count = credit_note_count - (old.total_amount_cents < 0),
         credit_note_cents = credit_note_cents - min(old.total_amount_cents, 0),
         void_count        = void_count - (old.status = 5),
-        void_cents        = void_cents - iif(old.status = 5, old.total_amount_cents, 0)
+        void_cents        = void_cents - iif(old.status = 5, old.total_amount_cents, 0),
+        credit_note_paid_cents = credit_note_paid_cents - iif(old.total_amount_cents < 0, old.paid_cents, 0)
     WHERE customer_id = old.customer_id AND currency = old.currency;
     DELETE FROM customer_totals
     WHERE customer_id = old.customer_id AND currency = old.currency AND invoice_count = 0;

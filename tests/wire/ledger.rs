@@ -154,12 +154,12 @@ fn whatever_has_drifted_is_found() {
     let of_currency = |code: &str| format!("the totals of {code} are not those of its invoices");
     let drifts = [
         (
-            "INSERT INTO customer_totals VALUES ('gone', 'USD', 1, 5, 0, 0, 0, 0, 0)",
+            "INSERT INTO customer_totals VALUES ('gone', 'USD', 1, 5, 0, 0, 0, 0, 0, 0)",
             of_customer("gone"),
         ),
         ("UPDATE customer_totals SET paid_cents = 1", of_customer("cust-1")),
         ("DELETE FROM customer_totals", of_customer("cust-1")),
-        ("INSERT INTO currency_totals VALUES ('EUR', 1, 5, 0, 0, 0, 0, 0)", of_currency("EUR")),
+        ("INSERT INTO currency_totals VALUES ('EUR', 1, 5, 0, 0, 0, 0, 0, 0)", of_currency("EUR")),
         ("UPDATE currency_totals SET invoice_count = 2", of_currency("USD")),
         ("DELETE FROM currency_totals", of_currency("USD")),
         (
