@@ -27,8 +27,12 @@ ALTER TABLE invoices ADD COLUMN last_event_sequence INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE ledger ADD COLUMN last_event_sequence INTEGER NOT NULL DEFAULT 0;
 
 -- Every event that was applied, in the order of application. `invoice_status` and `outstanding_cents` are those of the
--- acknowledgement. A new event is at the end of the table, and in its place in the index alone.
-CREATE TABLE events (
+-- acknowledgement. A new event is at the end of the table, and in its place in the index alone. (By the old rules of
+-- RENAME a view of an operator goes on naming `reconcile_events`, by the new ones it would keep the old table.)
+PRAGMA legacy_alter_table = ON;
+ALTER TABLE reconcile_events RENAME TO reconcile_events_of_before;
+PRAGMA legacy_alter_table = OFF;
+CREATE TABLE reconcile_events (
     event_sequence          INTEGER PRIMARY KEY,
     -- The event before it of the same invoice; 0: none.
     previous_event_sequence INTEGER NOT NULL,
@@ -47,16 +51,15 @@ CREATE TABLE events (
 
 -- Of what was applied until now, payments alone, the order is not kept but for that of one invoice, whose outstanding
 -- falls from each to the next.
-INSERT INTO events
+INSERT INTO reconcile_events
 SELECT row_number() OVER the_order,
        CASE WHEN lag(e.invoice_id) OVER the_order = e.invoice_id THEN row_number() OVER the_order - 1 ELSE 0 END,
        e.event_id, e.invoice_id, 1, e.amount_cents, e.currency, e.received_at, e.received_at_nanos, e.reference,
        e.outcome, e.invoice_status, e.outstanding_cents
-FROM reconcile_events AS e LEFT JOIN invoices AS i ON i.invoice_id = e.invoice_id
+FROM reconcile_events_of_before AS e LEFT JOIN invoices AS i ON i.invoice_id = e.invoice_id
 WINDOW the_order AS (ORDER BY i.sequence, e.invoice_id, e.outstanding_cents DESC, e.event_id)
 ORDER BY 1;
-DROP TABLE reconcile_events;
-ALTER TABLE events RENAME TO reconcile_events;
+DROP TABLE reconcile_events_of_before;
 CREATE UNIQUE INDEX reconcile_events_by_event_id ON reconcile_events (event_id);
 
 UPDATE invoices SET last_event_sequence = last.event_sequence
@@ -88,7 +91,7 @@ FROM (SELECT currency, count(*) AS count, sum(total_amount_cents) AS cents
 WHERE v.currency = currency_totals.currency;
 UPDATE customer_totals SET void_count = v.count, void_cents = v.cents
 FROM (SELECT customer_id, currency, count(*) AS count, sum(total_amount_cents) AS cents
-      FROM invoices WHERE status = 5 GROUP BY customer_id, currency) AS v
+      FROM invoices NOT INDEXED WHERE status = 5 GROUP BY customer_id, currency) AS v
 WHERE v.customer_id = customer_totals.customer_id AND v.currency = customer_totals.currency;
 
 -- The triggers again, for every program that writes but the server.
