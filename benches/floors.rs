@@ -12,7 +12,7 @@ use billstream::bridge;
 use billstream::model::{Event, Filter, NewInvoice, Payment, Timestamp};
 use billstream::stop::Stop;
 use billstream::store::encode::{Chunk, Columns};
-use billstream::store::scan::{Ahead, Offer, Set};
+use billstream::store::scan::{Ahead, Offer, Set, Source};
 use billstream::store::staged::Staged;
 use billstream::store::{Store, StoreThread};
 use billstream::Config;
@@ -101,9 +101,9 @@ fn scan(c: &mut Criterion) {
     group.bench_function("in_chunks", |b| {
         b.iter(|| {
             let set = Set {
-                filter: Filter::ALL,
+                source: Source::Invoices(Filter::ALL),
                 after: 0,
-                until: database.store.committed_sequence(),
+                until: database.store.committed(&Source::Invoices(Filter::ALL)),
                 max_rows: 0,
             };
             let mut scan = database.store.scan(set, database.config.export_chunk_bytes);

@@ -90,6 +90,8 @@ pub(crate) fn head(text: &str, max_bytes: usize) -> &str {
 pub enum Error {
     /// The request is malformed: it fails again however often it is sent.
     Invalid(Violations),
+    /// What was asked for is not there.
+    NotFound(String),
     /// An id of the request is taken.
     AlreadyExists(String),
     /// An upload's commit does not match what arrived.
@@ -140,7 +142,8 @@ impl fmt::Display for Error {
                 }
                 Ok(())
             }
-            Error::AlreadyExists(message)
+            Error::NotFound(message)
+            | Error::AlreadyExists(message)
             | Error::Aborted(message)
             | Error::Exhausted { message, .. }
             | Error::Unauthenticated(message)

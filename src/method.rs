@@ -13,12 +13,14 @@ pub enum Method {
     BulkCreateBatches,
     Reconcile,
     ReconcileBatches,
+    GetInvoice,
+    ExportEvents,
     Backup,
 }
 
 impl Method {
     /// All of them; the place of each is its number.
-    pub const ALL: [Method; 9] = [
+    pub const ALL: [Method; 11] = [
         Method::GetSummary,
         Method::ListInvoices,
         Method::ExportInvoices,
@@ -27,12 +29,14 @@ impl Method {
         Method::BulkCreateBatches,
         Method::Reconcile,
         Method::ReconcileBatches,
+        Method::GetInvoice,
+        Method::ExportEvents,
         Method::Backup,
     ];
 
     /// Whether it is one that streams rows: the others have one message and one answer.
     pub fn is_stream(self) -> bool {
-        !matches!(self, Method::GetSummary | Method::ListInvoices)
+        !matches!(self, Method::GetSummary | Method::ListInvoices | Method::GetInvoice)
     }
 
     /// The service that it is of.
@@ -54,6 +58,8 @@ impl Method {
             Method::BulkCreateBatches => "BulkCreateBatches",
             Method::Reconcile => "Reconcile",
             Method::ReconcileBatches => "ReconcileBatches",
+            Method::GetInvoice => "GetInvoice",
+            Method::ExportEvents => "ExportEvents",
             Method::Backup => "Backup",
         }
     }

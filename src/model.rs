@@ -153,6 +153,7 @@ pub struct CurrencyTotal {
 pub struct Summary {
     pub totals: Vec<CurrencyTotal>,
     pub last_sequence: i64,
+    pub last_event_sequence: i64,
 }
 
 /// What an upload created.

@@ -19,7 +19,7 @@ pub enum Code {
     InvalidArgument = 3,
     /// The caller's deadline passed, or one of the server's limits on time; the message says which.
     DeadlineExceeded = 4,
-    /// What was asked for is not there. This server has no such answer.
+    /// There is no such invoice.
     NotFound = 5,
     /// An `invoice_id` is taken.
     AlreadyExists = 6,

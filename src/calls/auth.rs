@@ -29,10 +29,13 @@ pub enum Needs {
 pub fn needs(path: &str) -> Needs {
     let (service, method) = path.trim_start_matches('/').split_once('/').unwrap_or_default();
     match (service, method) {
-        ("billing.v1.ReportService", "GetSummary" | "ListInvoices") => Needs::Right(Right::Read),
-        ("billing.v1.ReportService", "ExportInvoices" | "ExportInvoiceBatches") => {
+        ("billing.v1.ReportService", "GetSummary" | "ListInvoices" | "GetInvoice") => {
             Needs::Right(Right::Read)
         }
+        (
+            "billing.v1.ReportService",
+            "ExportInvoices" | "ExportInvoiceBatches" | "ExportEvents",
+        ) => Needs::Right(Right::Read),
         ("billing.v1.AdminService", _) => Needs::Right(Right::Admin),
         ("grpc.health.v1.Health", _) => Needs::Nothing,
         ("grpc.reflection.v1.ServerReflection", _) => Needs::Name,
@@ -290,6 +293,8 @@ mod tests {
             ("/billing.v1.ReportService/ListInvoices", READ),
             ("/billing.v1.ReportService/ExportInvoices", READ),
             ("/billing.v1.ReportService/ExportInvoiceBatches", READ),
+            ("/billing.v1.ReportService/GetInvoice", READ),
+            ("/billing.v1.ReportService/ExportEvents", READ),
             ("/billing.v1.ReportService/BulkCreate", WRITE),
             ("/billing.v1.ReportService/BulkCreateBatches", WRITE),
             ("/billing.v1.ReportService/Reconcile", WRITE),

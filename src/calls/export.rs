@@ -1,4 +1,4 @@
-//! ExportInvoices and ExportInvoiceBatches.
+//! ExportInvoices, ExportInvoiceBatches and ExportEvents.
 //!
 //! An export has two sides with a bounded channel of chunks between them. The *scan* runs in turns
 //! on worker threads and is parked while the channel is full; it is woken like a future, by the
@@ -19,14 +19,55 @@ use crate::calls::call::Call;
 use crate::calls::limits::Permit;
 use crate::calls::live::{Live, Shown};
 use crate::calls::spent::Spent;
+use crate::calls::wire::Incoming;
 use crate::calls::{validate, Core};
 use crate::error::{Error, Result};
 use crate::peer::Peer;
-use crate::proto::report::ExportRequest;
+use crate::proto::report::{ExportEventsRequest, ExportRequest};
 use crate::stop::{Reason, Stop};
 use crate::store::encode::Chunk;
-use crate::store::scan::{Ahead, Offer, Scan, Set, Turn};
+use crate::store::scan::{Ahead, Offer, Scan, Set, Source, Turn};
+use crate::store::Store;
 use crate::workers::Ticket;
+
+/// A request for an export.
+pub trait Wanted: Incoming + Clone {
+    /// The field with the cursor to resume from.
+    const CURSOR: &'static str;
+
+    fn cursor(&self) -> i64;
+
+    /// The rows: of those there are what is committed now, whenever the scan has its first turn.
+    fn set(self, store: &Store) -> Result<Set>;
+}
+
+impl Wanted for ExportRequest {
+    const CURSOR: &'static str = "after_sequence";
+
+    fn cursor(&self) -> i64 {
+        self.after_sequence
+    }
+
+    fn set(self, store: &Store) -> Result<Set> {
+        let (filter, after, max_rows) = validate::export(self)?;
+        let source = Source::Invoices(filter);
+        Ok(Set { until: store.committed(&source), source, after, max_rows })
+    }
+}
+
+impl Wanted for ExportEventsRequest {
+    const CURSOR: &'static str = "after_event_sequence";
+
+    fn cursor(&self) -> i64 {
+        self.after_event_sequence
+    }
+
+    fn set(self, store: &Store) -> Result<Set> {
+        let (after, max_rows) = validate::export_events(&self)?;
+        let source = Source::Events;
+        Ok(Set { until: store.committed(&source), source, after, max_rows })
+    }
+}
 
 /// An export that was admitted. Dropping it ends its scan.
 pub struct Export {
@@ -42,16 +83,13 @@ impl Export {
         call: &Call,
         live: &Arc<Live>,
         stop: Stop,
-        request: ExportRequest,
+        request: impl Wanted,
         quick_chunk_bytes: usize,
     ) -> Result<Export> {
         let core = &call.core;
-        let (filter, after, max_rows) = validate::export(request)?;
-        // The set is what is committed now, whenever the scan has its first turn.
-        let until = core.store.committed_sequence();
+        let set = request.set(&core.store)?;
         let peer = call.peer();
         let permit = core.limits.admit(&core.limits.exports, &peer)?;
-        let set = Set { filter, after, until, max_rows };
         let scan = core.store.scan(set, quick_chunk_bytes);
         let (sender, chunks) = bridge::bounded(core.config.export_queue_chunks);
         let verdict = Verdict::default();
@@ -93,8 +131,8 @@ impl Export {
 }
 
 /// The error of an export that may go on after `cursor`, with how to.
-pub fn go_on(error: Error, cursor: i64) -> Error {
-    let go_on = |why| format!("{why}; go on with after_sequence={cursor}");
+pub fn go_on<W: Wanted>(error: Error, cursor: i64) -> Error {
+    let go_on = |why| format!("{why}; go on with {}={cursor}", W::CURSOR);
     match error {
         Error::DeadlineExceeded(why) => Error::DeadlineExceeded(go_on(why)),
         Error::Unavailable(why) => Error::Unavailable(go_on(why)),

@@ -10,8 +10,8 @@
 //!
 //! | module | what it is |
 //! |---|---|
-//! | `unary` | GetSummary and ListInvoices |
-//! | `export` | ExportInvoices and ExportInvoiceBatches |
+//! | `unary` | GetSummary, ListInvoices and GetInvoice |
+//! | `export` | ExportInvoices, ExportInvoiceBatches and ExportEvents |
 //! | `bulk_create`, `reconcile` | the calls that write |
 //! | `backup` | Backup |
 //! | `validate` | from messages to the model |

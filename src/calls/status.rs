@@ -21,6 +21,7 @@ const MAX_DESCRIPTION_BYTES: usize = 512;
 pub fn code(error: &Error) -> Code {
     match error {
         Error::Invalid(_) => Code::InvalidArgument,
+        Error::NotFound(_) => Code::NotFound,
         Error::AlreadyExists(_) => Code::AlreadyExists,
         Error::Aborted(_) => Code::Aborted,
         Error::Exhausted { .. } => Code::ResourceExhausted,

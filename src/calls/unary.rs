@@ -1,24 +1,26 @@
-//! GetSummary and ListInvoices: one job of a worker thread each.
+//! GetSummary, ListInvoices and GetInvoice: one job of a worker thread each.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::channel::oneshot;
+use protobuf::CodedOutputStream;
 
 use crate::calls::call::Call;
 use crate::calls::limits::Held;
 use crate::calls::sweep::Look;
 use crate::calls::{token, validate, Core};
 use crate::config::Config;
-use crate::error::{Error, Result};
+use crate::error::{quoted, Error, Result};
 use crate::model::{self, Filter};
 use crate::proto::report::{
-    CurrencyTotal, ListInvoicesRequest, ListInvoicesResponse, Summary, SummaryRequest,
+    CurrencyTotal, GetInvoiceRequest, ListInvoicesRequest, ListInvoicesResponse, Summary,
+    SummaryRequest,
 };
 use crate::stop::{Reason, Stop};
 use crate::store::encode::Chunk;
-use crate::store::{Store, Wait};
+use crate::store::{History, Store, Wait};
 use crate::workers::Ticket;
 
 /// The query of a GetSummary.
@@ -55,6 +57,40 @@ pub fn page(config: &Config, request: &ListInvoicesRequest) -> Result<Query<impl
     })
 }
 
+/// The query of a GetInvoice.
+pub fn invoice(config: &Config, request: GetInvoiceRequest) -> Result<Query<impl Read<Page>>> {
+    let (max_events, before) = validate::get_invoice(&request, config.max_page_size)?;
+    Ok(Query {
+        // One that goes on may pass over any number of events.
+        cost: match before == i64::MAX {
+            true if max_events <= config.inline_rows => Cost::Page,
+            true => Cost::LargePage,
+            false => Cost::Unbounded,
+        },
+        read: move |store: &Store, wait: Wait<'_>| {
+            let id = &request.invoice_id;
+            let history = store.history(id, max_events, before, wait)?;
+            let none = || Error::NotFound(format!("no invoice has the invoice_id {}", quoted(id)));
+            history.ok_or_else(none).and_then(history_message)
+        },
+    })
+}
+
+/// The response of an invoice with its events, which are encoded already.
+fn history_message(history: History) -> Result<Page> {
+    let History { mut invoice, events, next_before } = history;
+    let mut response = invoice.take_batch();
+    let mut rest = CodedOutputStream::vec(&mut response);
+    let mut written = (0..events.len()).try_for_each(|i| rest.write_bytes(2, events.row(i)));
+    if let Some(next) = next_before {
+        written = written.and_then(|()| rest.write_int64(3, next));
+    }
+    let unfit = |error| Error::Internal(format!("a response cannot be encoded: {error}"));
+    written.and_then(|()| rest.flush()).map_err(unfit)?;
+    drop(rest);
+    Ok(Page { rows: 1 + events.len(), response })
+}
+
 /// The response of a page. The invoices are encoded already, and fields of a message may be encoded one
 /// after another.
 fn page_message(filter: &Filter, mut page: Chunk, next: Option<i64>) -> Page {
@@ -86,10 +122,10 @@ pub trait Answer: Send + 'static {
     fn rows(&self) -> usize;
 }
 
-/// What answers a ListInvoices.
+/// What answers a ListInvoices or a GetInvoice.
 pub struct Page {
     rows: usize,
-    /// The bytes of a ListInvoicesResponse.
+    /// The bytes of the message.
     pub response: Vec<u8>,
 }
 
@@ -309,6 +345,7 @@ fn summary_message(summary: model::Summary) -> Result<Summary> {
         invoice_count: counts.sum(),
         totals: summary.totals.into_iter().map(total_message).collect::<Result<_>>()?,
         last_sequence: summary.last_sequence,
+        last_event_sequence: summary.last_event_sequence,
         ..Default::default()
     })
 }

@@ -8,8 +8,8 @@ use std::fmt::Display;
 use crate::error::{quoted, Error, Result, Violation, Violations};
 use crate::model::{Event, Filter, NewInvoice, Payment, Timestamp, MAX_AMOUNT_CENTS};
 use crate::proto::report::{
-    CreateInvoiceRequest, ExportRequest, InvoiceStatus, ListInvoicesRequest, ReconcileEvent,
-    SummaryRequest,
+    CreateInvoiceRequest, ExportEventsRequest, ExportRequest, GetInvoiceRequest, InvoiceStatus,
+    ListInvoicesRequest, ReconcileEvent, SummaryRequest,
 };
 
 /// The longest identifier in bytes.
@@ -114,6 +114,17 @@ impl Checks {
         Filter { customer_id, statuses, issued_from, issued_until }
     }
 
+    /// The rows of a page, of which 0 is the default.
+    fn page_size(&mut self, field: &str, size: i32, max_page_size: usize) -> usize {
+        self.at_least(field, size.into(), 0);
+        let size = match size {
+            0 => 100,
+            // OK because a negative size does not get past `done`.
+            size => usize::try_from(size).unwrap_or_default(),
+        };
+        size.min(max_page_size)
+    }
+
     fn statuses(&mut self, statuses: &[EnumOrUnknown<InvoiceStatus>]) -> i64 {
         if statuses.is_empty() {
             return Filter::ALL_STATUSES;
@@ -156,13 +167,21 @@ pub fn list(request: &ListInvoicesRequest, max_page_size: usize) -> Result<(Filt
         &request.issued_from,
         &request.issued_until,
     );
-    checks.at_least("page_size", request.page_size.into(), 0);
-    let size = match request.page_size {
-        0 => 100,
-        // OK because a negative size does not get past `done`.
-        size => usize::try_from(size).unwrap_or_default(),
+    let size = checks.page_size("page_size", request.page_size, max_page_size);
+    checks.done((filter, size))
+}
+
+/// The most events, and that before which they are.
+pub fn get_invoice(request: &GetInvoiceRequest, max_page_size: usize) -> Result<(usize, i64)> {
+    let mut checks = Checks::default();
+    checks.required_id("invoice_id", &request.invoice_id);
+    let max_events = checks.page_size("max_events", request.max_events, max_page_size);
+    checks.at_least("before_event_sequence", request.before_event_sequence, 0);
+    let before = match request.before_event_sequence {
+        0 => i64::MAX,
+        before => before,
     };
-    checks.done((filter, size.min(max_page_size)))
+    checks.done((max_events, before))
 }
 
 /// The filter, the cursor and the most rows (0: all).
@@ -177,6 +196,14 @@ pub fn export(request: ExportRequest) -> Result<(Filter, i64, i64)> {
         &request.issued_until,
     );
     checks.done((filter, request.after_sequence, request.max_rows))
+}
+
+/// The cursor and the most events (0: all).
+pub fn export_events(request: &ExportEventsRequest) -> Result<(i64, i64)> {
+    let mut checks = Checks::default();
+    checks.at_least("after_event_sequence", request.after_event_sequence, 0);
+    checks.at_least("max_events", request.max_events, 0);
+    checks.done((request.after_event_sequence, request.max_events))
 }
 
 /// The invoice of the upload's message number `index`.

@@ -7,8 +7,8 @@ use protobuf::Message;
 
 use crate::proto::admin::BackupRequest;
 use crate::proto::report::{
-    CreateInvoiceBatch, CreateInvoiceRequest, ExportRequest, ListInvoicesRequest, ReconcileEvent,
-    ReconcileEventBatch, SummaryRequest,
+    CreateInvoiceBatch, CreateInvoiceRequest, ExportEventsRequest, ExportRequest,
+    GetInvoiceRequest, ListInvoicesRequest, ReconcileEvent, ReconcileEventBatch, SummaryRequest,
 };
 
 /// A message that a client sends.
@@ -92,6 +92,18 @@ impl Incoming for ExportRequest {
         fields: &[(1, Text), (2, Varints), (3, TIME), (4, TIME), (5, Varint), (6, Varint)],
         max_fields: MAX_FILTER_FIELDS,
     };
+    const SIZE_LIMIT: &'static str = "max_request_bytes";
+}
+
+impl Incoming for GetInvoiceRequest {
+    const SHAPE: &'static Shape =
+        &Shape { fields: &[(1, Text), (2, Varint), (3, Varint)], max_fields: MAX_FILTER_FIELDS };
+    const SIZE_LIMIT: &'static str = "max_request_bytes";
+}
+
+impl Incoming for ExportEventsRequest {
+    const SHAPE: &'static Shape =
+        &Shape { fields: &[(1, Varint), (2, Varint)], max_fields: MAX_FILTER_FIELDS };
     const SIZE_LIMIT: &'static str = "max_request_bytes";
 }
 
@@ -255,6 +267,8 @@ mod tests {
         assert_shape(SummaryRequest::SHAPE, &SummaryRequest::descriptor());
         assert_shape(ListInvoicesRequest::SHAPE, &ListInvoicesRequest::descriptor());
         assert_shape(ExportRequest::SHAPE, &ExportRequest::descriptor());
+        assert_shape(GetInvoiceRequest::SHAPE, &GetInvoiceRequest::descriptor());
+        assert_shape(ExportEventsRequest::SHAPE, &ExportEventsRequest::descriptor());
         assert_shape(CreateInvoiceRequest::SHAPE, &CreateInvoiceRequest::descriptor());
         assert_shape(ReconcileEvent::SHAPE, &ReconcileEvent::descriptor());
     }

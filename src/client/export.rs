@@ -1,8 +1,16 @@
-//! Every invoice that matches, across lost connections.
+//! Every invoice that matches, and every event of the ledger.
 
-use super::{grpc, local, Client, Invoices, Result, Retry, Transport};
-use crate::proto::report::{ExportRequest, Invoice, SummaryRequest};
-use crate::stop::Stop;
+use protobuf::Message;
+
+use super::grpc::receiving;
+use super::resumed::{Batch, Resumed};
+use super::{Client, Code, Error, Invoices, Result};
+use crate::grpc::methods::{EXPORT_EVENTS, EXPORT_INVOICE_BATCHES};
+use crate::method::Method;
+use crate::proto::report::{
+    Event, EventBatch, ExportEventsRequest, ExportRequest, Invoice, Summary,
+};
+use crate::store::encode::Chunk;
 
 /// The invoices of an export, some hundreds at a time, in the order of `sequence`.
 ///
@@ -25,55 +33,17 @@ use crate::stop::Stop;
 /// }
 /// # Ok::<(), Error>(())
 /// ```
-pub struct Export {
-    client: Client,
-    /// What is still to come: after each batch the cursor is set to its end.
-    request: ExportRequest,
-    /// The end of the set. A later call would have newer invoices too, so the set is cut here.
-    until: Option<i64>,
-    /// How many were asked for and did not come yet.
-    left: Option<i64>,
-    call: Option<Batches>,
-    retry: Retry,
-    /// Whether a call was made.
-    is_asked: bool,
-    is_over: bool,
-}
-
-/// The call that is open.
-pub(super) enum Batches {
-    Grpc(grpc::Batches),
-    Local(Box<local::Batches>),
-}
-
-impl Batches {
-    /// The next batch; `None` at the end of the stream.
-    fn next(&mut self, stop: &Stop) -> Result<Option<Invoices>> {
-        match self {
-            Batches::Grpc(batches) => batches.next(stop),
-            Batches::Local(batches) => batches.next(stop),
-        }
-    }
-}
+pub struct Export(Resumed<Invoices>);
 
 impl Export {
     pub(super) fn new(client: &Client, request: &ExportRequest) -> Export {
-        Export {
-            left: (request.max_rows > 0).then_some(request.max_rows),
-            request: request.clone(),
-            until: None,
-            call: None,
-            retry: client.retry(),
-            client: client.clone(),
-            is_asked: false,
-            is_over: false,
-        }
+        Export(Resumed::new(client, request))
     }
 
     /// The `sequence` of the last invoice that came, or the `after_sequence` of the request: what another export
     /// goes on after.
     pub fn cursor(&self) -> i64 {
-        self.request.after_sequence
+        self.0.cursor()
     }
 
     /// The invoices one by one, as messages of their own: for those who need not be quick.
@@ -83,76 +53,128 @@ impl Export {
             Err(error) => vec![Err(error)],
         })
     }
-
-    fn batch(&mut self) -> Result<Option<Invoices>> {
-        let until = self.until()?;
-        if self.call.is_none() {
-            // The first call is made for whatever was asked: the server says what is wrong with it.
-            let is_all = self.request.after_sequence >= until || self.left == Some(0);
-            if self.is_asked && is_all {
-                return Ok(None);
-            }
-            if let Some(left) = self.left {
-                self.request.max_rows = left;
-            }
-            self.call = Some(self.open()?);
-            self.is_asked = true;
-        }
-        let next = self.call.as_mut().map_or(Ok(None), |call| call.next(&self.client.stop))?;
-        let Some(mut invoices) = next else { return Ok(None) };
-        if invoices.last_sequence() > until {
-            // What is still under way is newer too.
-            self.call = None;
-            invoices.cut(until);
-            self.request.after_sequence = self.request.after_sequence.max(until);
-        }
-        self.request.after_sequence = self.request.after_sequence.max(invoices.last_sequence());
-        self.left = self.left.map(|left| left.saturating_sub(invoices.len() as i64).max(0));
-        Ok(Some(invoices))
-    }
-
-    fn until(&mut self) -> Result<i64> {
-        if self.until.is_none() {
-            self.until = Some(self.client.summary_once(&SummaryRequest::default())?.last_sequence);
-        }
-        Ok(self.until.unwrap_or_default())
-    }
-
-    fn open(&self) -> Result<Batches> {
-        match &self.client.transport {
-            Transport::Grpc(connection) => connection.export(&self.request).map(Batches::Grpc),
-            Transport::Local(local) => {
-                local.export(&self.request).map(|batches| Batches::Local(Box::new(batches)))
-            }
-        }
-    }
 }
 
 impl Iterator for Export {
     type Item = Result<Invoices>;
 
     fn next(&mut self) -> Option<Result<Invoices>> {
-        while !self.is_over {
-            match self.batch() {
-                Ok(Some(invoices)) => {
-                    self.retry.progressed();
-                    if !invoices.is_empty() {
-                        return Some(Ok(invoices));
-                    }
-                }
-                Ok(None) => self.is_over = true,
-                // All came, and only the end of the stream did not.
-                Err(_) if self.left == Some(0) => self.is_over = true,
-                Err(error) => {
-                    self.call = None;
-                    if let Err(error) = self.retry.wait(error) {
-                        self.is_over = true;
-                        return Some(Err(error));
-                    }
-                }
-            }
-        }
-        self.call = None;
-        None
+        self.0.next()
     }
+}
+
+impl Batch for Invoices {
+    type Request = ExportRequest;
+
+    const METHOD: Method = Method::ExportInvoiceBatches;
+    const RECEIVED: grpcio::Method<ExportRequest, Vec<u8>> = receiving(&EXPORT_INVOICE_BATCHES);
+
+    fn until(summary: &Summary) -> i64 {
+        summary.last_sequence
+    }
+
+    fn request(request: &mut ExportRequest) -> (&mut i64, &mut i64) {
+        (&mut request.after_sequence, &mut request.max_rows)
+    }
+
+    fn from_wire(bytes: Vec<u8>) -> Result<Invoices> {
+        Invoices::from_batch(bytes).map_err(|error| Error::new(Code::Internal, error.to_string()))
+    }
+
+    fn from_chunk(chunk: Chunk) -> Result<Invoices> {
+        Ok(Invoices::of(chunk))
+    }
+
+    fn len(&self) -> usize {
+        Invoices::len(self)
+    }
+
+    fn last_sequence(&self) -> i64 {
+        Invoices::last_sequence(self)
+    }
+
+    fn cut(&mut self, until: i64) {
+        Invoices::cut(self, until);
+    }
+}
+
+/// The events of the ledger, some hundreds at a time, in the order in which they were applied.
+///
+/// What is said of an [`Export`] holds for it: the set is that of the first `next`, it goes on by itself where the
+/// call ends before its time, and it ends its call when it is dropped.
+///
+/// ```no_run
+/// use billstream::client::{Client, Error};
+/// use billstream::proto::report::ExportEventsRequest;
+/// use std::collections::HashMap;
+///
+/// let client = Client::connect("127.0.0.1:50051");
+/// let mut paid_cents = HashMap::<String, i64>::new();
+/// for events in client.export_events(&ExportEventsRequest::default()) {
+///     for event in events? {
+///         *paid_cents.entry(event.invoice_id).or_default() += event.paid_change_cents;
+///     }
+/// }
+/// # Ok::<(), Error>(())
+/// ```
+pub struct EventExport(Resumed<Vec<Event>>);
+
+impl EventExport {
+    pub(super) fn new(client: &Client, request: &ExportEventsRequest) -> EventExport {
+        EventExport(Resumed::new(client, request))
+    }
+
+    /// The `event_sequence` of the last event that came, or the `after_event_sequence` of the request: what
+    /// another export goes on after.
+    pub fn cursor(&self) -> i64 {
+        self.0.cursor()
+    }
+}
+
+impl Iterator for EventExport {
+    type Item = Result<Vec<Event>>;
+
+    fn next(&mut self) -> Option<Result<Vec<Event>>> {
+        self.0.next()
+    }
+}
+
+impl Batch for Vec<Event> {
+    type Request = ExportEventsRequest;
+
+    const METHOD: Method = Method::ExportEvents;
+    const RECEIVED: grpcio::Method<ExportEventsRequest, Vec<u8>> = receiving(&EXPORT_EVENTS);
+
+    fn until(summary: &Summary) -> i64 {
+        summary.last_event_sequence
+    }
+
+    fn request(request: &mut ExportEventsRequest) -> (&mut i64, &mut i64) {
+        (&mut request.after_event_sequence, &mut request.max_events)
+    }
+
+    fn from_wire(bytes: Vec<u8>) -> Result<Vec<Event>> {
+        events(&bytes)
+    }
+
+    fn from_chunk(chunk: Chunk) -> Result<Vec<Event>> {
+        events(chunk.batch())
+    }
+
+    fn len(&self) -> usize {
+        Vec::len(self)
+    }
+
+    fn last_sequence(&self) -> i64 {
+        self.last().map_or(0, |event| event.event_sequence)
+    }
+
+    fn cut(&mut self, until: i64) {
+        self.retain(|event| event.event_sequence <= until);
+    }
+}
+
+fn events(batch: &[u8]) -> Result<Vec<Event>> {
+    let malformed = |error| Error::new(Code::Internal, format!("not a valid EventBatch: {error}"));
+    EventBatch::parse_from_bytes(batch).map(|batch| batch.events).map_err(malformed)
 }

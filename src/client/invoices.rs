@@ -160,7 +160,7 @@ impl Invoices {
     /// Each of them, in order.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = InvoiceRef<'_>> {
         // Never the default: they were read before, or written here.
-        (0..self.len()).map(|i| InvoiceRef::read(self.0.invoice(i)).unwrap_or_default())
+        (0..self.len()).map(|i| InvoiceRef::read(self.0.row(i)).unwrap_or_default())
     }
 }
 

@@ -8,6 +8,7 @@ mod invoices;
 mod local;
 mod options;
 mod reconcile;
+mod resumed;
 mod retry;
 mod stub;
 mod upload;
@@ -21,7 +22,7 @@ use std::time::Duration;
 
 pub use crate::status::{Code, Status as Error};
 pub use backup::Backup;
-pub use export::Export;
+pub use export::{EventExport, Export};
 pub use invoices::{InvoiceRef, Invoices, Malformed};
 pub use options::ConnectOptions;
 pub use reconcile::{Acks, Events, Reconcile};
@@ -34,7 +35,8 @@ use crate::bridge::wait_while;
 use crate::calls::Core;
 use crate::config::Config;
 use crate::proto::report::{
-    ExportRequest, ListInvoicesRequest, ListInvoicesResponse, Summary, SummaryRequest,
+    ExportEventsRequest, ExportRequest, GetInvoiceRequest, GetInvoiceResponse, ListInvoicesRequest,
+    ListInvoicesResponse, Summary, SummaryRequest,
 };
 use crate::stop::Stop;
 
@@ -183,7 +185,7 @@ impl Client {
         }
     }
 
-    /// Bounds each [`Client::summary`] and [`Client::list`] by `timeout`: it ends with DEADLINE_EXCEEDED after
+    /// Bounds each [`Client::summary`], [`Client::list`] and [`Client::invoice`] by `timeout`: it ends with DEADLINE_EXCEEDED after
     /// it, and is not tried again. By default the server's `unary_timeout_ms` bounds them alone.
     pub fn with_timeout(self, timeout: Duration) -> Client {
         Client { timeout: Some(timeout), ..self }
@@ -193,7 +195,7 @@ impl Client {
     /// when the connection was lost, and when the server says so. 10 seconds by default; 0: a failure is one at
     /// once.
     ///
-    /// It holds for summaries, pages, exports and reconciliations, which none of this can harm, and for
+    /// It holds for summaries, pages, invoices, exports and reconciliations, which none of this can harm, and for
     /// [`Client::retry`].
     pub fn with_retries(self, retry_for: Duration) -> Client {
         Client { retry_for, ..self }
@@ -248,10 +250,48 @@ impl Client {
         })
     }
 
+    /// One invoice with its newest events; of older ones, `next_before_event_sequence` asks for more.
+    ///
+    /// # Errors
+    ///
+    /// NOT_FOUND where no invoice has the id; else as [`Client::summary`].
+    ///
+    /// ```no_run
+    /// use billstream::client::{Client, Error};
+    /// use billstream::proto::report::GetInvoiceRequest;
+    ///
+    /// let client = Client::connect("127.0.0.1:50051");
+    /// let invoice_id = "inv-1".to_owned();
+    /// let mut request = GetInvoiceRequest { invoice_id, ..Default::default() };
+    /// loop {
+    ///     let found = client.invoice(&request)?;
+    ///     for event in found.events {
+    ///         println!("{} {}", event.event_id, event.paid_change_cents);
+    ///     }
+    ///     request.before_event_sequence = found.next_before_event_sequence;
+    ///     if request.before_event_sequence == 0 {
+    ///         break;
+    ///     }
+    /// }
+    /// # Ok::<(), Error>(())
+    /// ```
+    pub fn invoice(&self, request: &GetInvoiceRequest) -> Result<GetInvoiceResponse> {
+        self.unary(|| match &self.transport {
+            Transport::Grpc(connection) => connection.invoice(request, self.timeout, &self.stop),
+            Transport::Local(local) => local.invoice(request, self.timeout, &self.stop),
+        })
+    }
+
     /// Every invoice that matches, in the order of `sequence`: see [`Export`]. The call is made by the first
     /// `next`, which has its failures too.
     pub fn export(&self, request: &ExportRequest) -> Export {
         Export::new(self, request)
+    }
+
+    /// Every event that was applied, in the order of `event_sequence`: see [`EventExport`]. The call is made by the
+    /// first `next`, which has its failures too.
+    pub fn export_events(&self, request: &ExportEventsRequest) -> EventExport {
+        EventExport::new(self, request)
     }
 
     /// Begins to create invoices, all of them or none: see [`Upload`].

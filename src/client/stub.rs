@@ -14,11 +14,12 @@ use grpcio::{
 
 use super::ConnectOptions;
 use crate::grpc::methods::{
-    BULK_CREATE, BULK_CREATE_BATCHES, EXPORT_INVOICES, EXPORT_INVOICE_BATCHES, GET_SUMMARY,
-    LIST_INVOICES, RECONCILE, RECONCILE_BATCHES,
+    BULK_CREATE, BULK_CREATE_BATCHES, EXPORT_EVENTS, EXPORT_INVOICES, EXPORT_INVOICE_BATCHES,
+    GET_INVOICE, GET_SUMMARY, LIST_INVOICES, RECONCILE, RECONCILE_BATCHES,
 };
 use crate::proto::report::{
-    BulkResult, CreateInvoiceBatch, CreateInvoiceRequest, ExportRequest, Invoice, InvoiceBatch,
+    BulkResult, CreateInvoiceBatch, CreateInvoiceRequest, EventBatch, ExportEventsRequest,
+    ExportRequest, GetInvoiceRequest, GetInvoiceResponse, Invoice, InvoiceBatch,
     ListInvoicesRequest, ListInvoicesResponse, ReconcileAck, ReconcileAckBatch, ReconcileEvent,
     ReconcileEventBatch, Summary, SummaryRequest,
 };
@@ -105,6 +106,15 @@ impl Stub {
         self.inner.unary_call(&LIST_INVOICES, request, options)
     }
 
+    /// The rpc GetInvoice.
+    pub fn get_invoice(
+        &self,
+        request: &GetInvoiceRequest,
+        options: CallOption,
+    ) -> Result<GetInvoiceResponse> {
+        self.inner.unary_call(&GET_INVOICE, request, options)
+    }
+
     /// The rpc ExportInvoices.
     pub fn export_invoices(
         &self,
@@ -121,6 +131,15 @@ impl Stub {
         options: CallOption,
     ) -> Result<ClientSStreamReceiver<InvoiceBatch>> {
         self.inner.server_streaming(&EXPORT_INVOICE_BATCHES, request, options)
+    }
+
+    /// The rpc ExportEvents.
+    pub fn export_events(
+        &self,
+        request: &ExportEventsRequest,
+        options: CallOption,
+    ) -> Result<ClientSStreamReceiver<EventBatch>> {
+        self.inner.server_streaming(&EXPORT_EVENTS, request, options)
     }
 
     /// The rpc BulkCreate.

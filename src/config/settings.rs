@@ -109,8 +109,8 @@ settings! {
         /// RESOURCE_EXHAUSTED. (So many take some milliseconds of a thread of `cq_threads`, and the longest
         /// acknowledgements of so many events fit in the 4 MiB that most clients take as a message.)
         max_batch_rows: usize = 4_096, in 1..=65_536;
-        /// The largest request of GetSummary, ListInvoices or an export in bytes, with which a client names a
-        /// filter; a larger one is RESOURCE_EXHAUSTED.
+        /// The largest request of GetSummary, ListInvoices, GetInvoice or an export in bytes, with which a client
+        /// names a filter; a larger one is RESOURCE_EXHAUSTED.
         max_request_bytes: usize = 64 << 10, in 4_096..=1_048_576;
         /// Streams one connection may have open; a further one is RESOURCE_EXHAUSTED, with RetryInfo.
         max_streams_per_connection: usize = 1024, in 1..=100_000;
@@ -167,9 +167,9 @@ settings! {
         retry_delay_ms: u64 = 200, in 0..=3_600_000;
     }
 
-    /// GetSummary and ListInvoices
+    /// GetSummary, ListInvoices and GetInvoice
     queries {
-        /// Threads for GetSummary and ListInvoices, each with a database connection.
+        /// Threads for GetSummary, ListInvoices and GetInvoice, each with a database connection.
         unary_workers: usize = 2, in 1..=128;
         /// Unary calls that may wait for a thread; a further one is RESOURCE_EXHAUSTED, with RetryInfo.
         max_queued_unary: usize = 1024, in 1..=100_000;
@@ -180,7 +180,8 @@ settings! {
         /// The longest a unary query may take, in milliseconds, with its wait for a thread; then it is
         /// DEADLINE_EXCEEDED.
         unary_timeout_ms: u64 = 30_000, in 0..=86_400_000, in help often;
-        /// The most invoices on a page of ListInvoices; a larger page_size gives this many.
+        /// The most invoices on a page of ListInvoices, and events on one of GetInvoice; a larger page_size or
+        /// max_events gives this many.
         max_page_size: usize = 1000, in 1..=100_000;
         /// Bytes of large pages (16 KiB or more) that may wait for their clients, all together; a further one is
         /// RESOURCE_EXHAUSTED, with RetryInfo.

@@ -11,8 +11,8 @@ use crate::error::{Error, Result};
 use crate::grpc::status::encoded;
 use crate::model::Filter;
 use crate::proto::report::{
-    CreateInvoiceBatch, CreateInvoiceRequest, ExportRequest, ListInvoicesRequest, ReconcileEvent,
-    ReconcileEventBatch, SummaryRequest,
+    CreateInvoiceBatch, CreateInvoiceRequest, ExportEventsRequest, ExportRequest,
+    GetInvoiceRequest, ListInvoicesRequest, ReconcileEvent, ReconcileEventBatch, SummaryRequest,
 };
 
 /// Takes the bytes of a message as a call does; returns how many bytes of text the server keeps of it.
@@ -23,6 +23,8 @@ pub const ALL: &[(&str, Decoder)] = &[
     ("SummaryRequest", summary),
     ("ListInvoicesRequest", list),
     ("ExportRequest", export),
+    ("GetInvoiceRequest", get_invoice),
+    ("ExportEventsRequest", export_events),
     ("CreateInvoiceRequest", invoice),
     ("CreateInvoiceBatch", invoices),
     ("ReconcileEvent", event),
@@ -49,6 +51,19 @@ pub fn export(bytes: &[u8]) -> Result<usize> {
     let max_bytes = Config::default().max_request_bytes;
     let request = parsed::<ExportRequest>("ExportRequest", bytes, max_bytes)?;
     Ok(validate::export(request)?.0.customer_id.capacity())
+}
+
+pub fn get_invoice(bytes: &[u8]) -> Result<usize> {
+    let Config { max_request_bytes, max_page_size, .. } = Config::default();
+    let request = parsed::<GetInvoiceRequest>("GetInvoiceRequest", bytes, max_request_bytes)?;
+    validate::get_invoice(&request, max_page_size)?;
+    Ok(request.invoice_id.capacity())
+}
+
+pub fn export_events(bytes: &[u8]) -> Result<usize> {
+    let max_bytes = Config::default().max_request_bytes;
+    let request = parsed::<ExportEventsRequest>("ExportEventsRequest", bytes, max_bytes)?;
+    validate::export_events(&request).map(|_| 0)
 }
 
 /// A message of an upload: an invoice, or the commit.

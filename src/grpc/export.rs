@@ -1,4 +1,4 @@
-//! ExportInvoices and ExportInvoiceBatches on gRPC: the side of the client. It turns the chunks of an export
+//! ExportInvoices, ExportInvoiceBatches and ExportEvents on gRPC: the side of the client. It turns the chunks of an export
 //! into messages as fast as the client's flow control lets it.
 
 use std::pin::Pin;
@@ -9,50 +9,54 @@ use futures::future::poll_fn;
 use futures::{ready, Sink};
 use grpcio::{DuplexSink, GrpcSlice, RpcContext, WriteFlags};
 
-use crate::calls::export::{go_on, Export};
+use crate::calls::export::{go_on, Export, Wanted};
 use crate::calls::watch::Watch;
 use crate::error::{Error, Result};
 use crate::grpc::call::{is_asked_for, Call, Requests};
 use crate::grpc::codec::{Encoded, Request};
 use crate::grpc::Shared;
 use crate::method::Method;
-use crate::proto::report::ExportRequest;
 use crate::store::encode::Chunk;
 
 type Messages = DuplexSink<Encoded>;
 
-/// How the rows of a chunk become messages.
-#[derive(Clone, Copy)]
+/// What is exported, and how the rows of a chunk become messages.
+#[derive(Clone, Copy, PartialEq)]
 pub enum Shape {
+    /// One a message.
     Invoices,
+    /// A chunk a message.
     Batches,
+    /// The same of events.
+    Events,
 }
 
 /// Request metadata by which a client says that it takes batches in gzip, and wants them so. (Which encodings it
 /// takes at all is known to the C core alone.)
 const COMPRESSION_HEADER: (&str, &str) = ("billstream-compression", "gzip");
 
-pub fn export(
+pub fn export<W: Wanted>(
     shared: &Arc<Shared>,
     ctx: RpcContext<'_>,
-    mut requests: Requests<ExportRequest>,
+    mut requests: Requests<W>,
     mut sink: Messages,
     shape: Shape,
 ) {
     let method = match shape {
         Shape::Invoices => Method::ExportInvoices,
         Shape::Batches => Method::ExportInvoiceBatches,
+        Shape::Events => Method::ExportEvents,
     };
     let call = Call::new(shared, &ctx, method);
     let compression = is_asked_for(&ctx, COMPRESSION_HEADER);
-    let is_compressed = matches!((shape, &compression), (Shape::Batches, Ok(true)))
+    let is_compressed = (shape != Shape::Invoices && matches!(&compression, Ok(true)))
         && call.core.config.export_compression_level > 0;
     sink.set_headers(call.headers(is_compressed.then_some(COMPRESSED)));
     ctx.spawn(async move {
         let request = call.only(&mut call.core.sweep.place(), &mut requests, "the request").await;
         let request = request.and_then(|request| compression.map(|_| request));
         let result = match request.and_then(|request| start(&call, request, shape)) {
-            Ok(outflow) => Box::pin(outflow.run(&call, &mut sink)).await,
+            Ok(outflow) => Box::pin(outflow.run::<W>(&call, &mut sink)).await,
             Err(error) => Err(error),
         };
         call.count(&result);
@@ -63,14 +67,14 @@ pub fn export(
 /// A header that the C core takes for itself: the messages of this call are to be in gzip.
 const COMPRESSED: (&str, &str) = ("grpc-internal-encoding-request", "gzip");
 
-fn start(call: &Call, request: Request<ExportRequest>, shape: Shape) -> Result<Outflow> {
+fn start<W: Wanted>(call: &Call, request: Request<W>, shape: Shape) -> Result<Outflow> {
     let config = &call.core.config;
-    let request = request.message("ExportRequest", config.filter_bytes())?;
-    let before = request.after_sequence;
+    let request = request.message(W::NAME, config.filter_bytes())?;
+    let before = request.cursor();
     let quick_chunk_bytes = match shape {
         // More would be written by gRPC itself, a fragment of a message at its end.
         Shape::Invoices => config.export_chunk_bytes,
-        Shape::Batches => config.quick_batch_bytes(),
+        Shape::Batches | Shape::Events => config.quick_batch_bytes(),
     };
     let watch = Watch::new(call);
     let export = Export::start(call, &watch.live, watch.stop.clone(), request, quick_chunk_bytes)?;
@@ -94,13 +98,13 @@ struct Outflow {
 }
 
 impl Outflow {
-    async fn run(self, call: &Call, sink: &mut Messages) -> Result<()> {
+    async fn run<W: Wanted>(self, call: &Call, sink: &mut Messages) -> Result<()> {
         let Outflow { mut export, shape, mut sent, watch } = self;
         let result = watch.guard(flow(call, sink, &mut export, shape, &mut sent, &watch)).await;
         sent.count(call, &watch);
         // Ends the scan, if it has not ended.
         drop(export);
-        result.map_err(|error| go_on(error, sent.cursor(shape)))
+        result.map_err(|error| go_on::<W>(error, sent.cursor(shape)))
     }
 }
 
@@ -131,7 +135,7 @@ impl Sent {
         match (shape, self.messages) {
             (_, 0) => self.before,
             (Shape::Invoices, messages) => self.chunk.sequence(messages - 1),
-            (Shape::Batches, _) => self.chunk.sequence(self.chunk.len() - 1),
+            (Shape::Batches | Shape::Events, _) => self.chunk.sequence(self.chunk.len() - 1),
         }
     }
 }
@@ -157,7 +161,7 @@ async fn flow(
         }
         let (messages, mut batch) = match shape {
             Shape::Invoices => (chunk.len(), GrpcSlice::default()),
-            Shape::Batches => (1, GrpcSlice::from(chunk.take_batch())),
+            Shape::Batches | Shape::Events => (1, GrpcSlice::from(chunk.take_batch())),
         };
         sent.begin(chunk, shape);
         let send = poll_fn(|cx| {
@@ -172,8 +176,8 @@ async fn flow(
                 // gRPC would write by itself, with a fragment of a message at the end.
                 let is_flushed = sent.messages + 1 == messages;
                 let message: Encoded = match shape {
-                    Shape::Invoices => sent.chunk.invoice(sent.messages).into(),
-                    Shape::Batches => std::mem::take(&mut batch).into(),
+                    Shape::Invoices => sent.chunk.row(sent.messages).into(),
+                    Shape::Batches | Shape::Events => std::mem::take(&mut batch).into(),
                 };
                 let bytes = message.bytes();
                 start_send(sink, message, !is_flushed)?;

@@ -5,7 +5,8 @@ use protobuf::Message;
 
 use crate::proto::admin::{BackupChunk, BackupRequest};
 use crate::proto::report::{
-    BulkResult, CreateInvoiceBatch, CreateInvoiceRequest, ExportRequest, Invoice, InvoiceBatch,
+    BulkResult, CreateInvoiceBatch, CreateInvoiceRequest, EventBatch, ExportEventsRequest,
+    ExportRequest, GetInvoiceRequest, GetInvoiceResponse, Invoice, InvoiceBatch,
     ListInvoicesRequest, ListInvoicesResponse, ReconcileAck, ReconcileAckBatch, ReconcileEvent,
     ReconcileEventBatch, Summary, SummaryRequest,
 };
@@ -35,6 +36,10 @@ pub const RECONCILE: Method<ReconcileEvent, ReconcileAck> =
     method(MethodType::Duplex, "/billing.v1.ReportService/Reconcile");
 pub const RECONCILE_BATCHES: Method<ReconcileEventBatch, ReconcileAckBatch> =
     method(MethodType::Duplex, "/billing.v1.ReportService/ReconcileBatches");
+pub const GET_INVOICE: Method<GetInvoiceRequest, GetInvoiceResponse> =
+    method(MethodType::Unary, "/billing.v1.ReportService/GetInvoice");
+pub const EXPORT_EVENTS: Method<ExportEventsRequest, EventBatch> =
+    method(MethodType::ServerStreaming, "/billing.v1.ReportService/ExportEvents");
 pub const BACKUP: Method<BackupRequest, BackupChunk> =
     method(MethodType::ServerStreaming, "/billing.v1.AdminService/Backup");
 

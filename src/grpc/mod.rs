@@ -70,6 +70,8 @@ pub fn service(shared: &Arc<Shared>) -> grpcio::Service {
     let bulk_batches = handler(shared);
     let events = handler(shared);
     let event_batches = handler(shared);
+    let invoice = handler(shared);
+    let ledger = handler(shared);
     // On the wire these are the kinds that the proto file says. Served as streams they hold no slot of
     // gRPC before their first message, and those with a sink for many answers tell of a cancel.
     ServiceBuilder::new()
@@ -111,6 +113,16 @@ pub fn service(shared: &Arc<Shared>) -> grpcio::Service {
             &codec::encoded(&methods::RECONCILE_BATCHES),
             move |ctx, events_in, sink| {
                 reconcile::reconcile::<ReconcileAckBatch>(&event_batches, ctx, events_in, sink)
+            },
+        )
+        .add_client_streaming_handler(
+            &codec::encoded(&methods::GET_INVOICE),
+            move |ctx, requests, sink| unary::get_invoice(&invoice, ctx, requests, sink),
+        )
+        .add_duplex_streaming_handler(
+            &codec::encoded(&methods::EXPORT_EVENTS),
+            move |ctx, requests, sink| {
+                export::export(&ledger, ctx, requests, sink, export::Shape::Events)
             },
         )
         .build()

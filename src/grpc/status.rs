@@ -84,6 +84,7 @@ mod tests {
         let retry_after = prop::option::of(any::<u32>().prop_map(|s| Duration::new(s.into(), s)));
         prop_oneof![
             4 => invalid(),
+            1 => text().prop_map(Error::NotFound),
             1 => text().prop_map(Error::AlreadyExists),
             1 => text().prop_map(Error::Aborted),
             1 => text().prop_map(Error::Unauthenticated),

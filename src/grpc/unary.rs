@@ -1,4 +1,4 @@
-//! GetSummary and ListInvoices on gRPC.
+//! GetSummary, ListInvoices and GetInvoice on gRPC.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use crate::grpc::codec::{Encoded, Request};
 use crate::grpc::status::encoded;
 use crate::grpc::Shared;
 use crate::method::Method;
-use crate::proto::report::{ListInvoicesRequest, Summary, SummaryRequest};
+use crate::proto::report::{GetInvoiceRequest, ListInvoicesRequest, Summary, SummaryRequest};
 
 pub fn get_summary(
     shared: &Arc<Shared>,
@@ -41,6 +41,19 @@ pub fn list_invoices(
     };
     let encode = |page: Page| Ok(page.response.into());
     answer(shared, ctx, Method::ListInvoices, requests, sink, query, encode);
+}
+
+pub fn get_invoice(
+    shared: &Arc<Shared>,
+    ctx: RpcContext<'_>,
+    requests: Requests<GetInvoiceRequest>,
+    sink: ClientStreamingSink<Encoded>,
+) {
+    let query = |config: &Config, request: Request<GetInvoiceRequest>| {
+        unary::invoice(config, request.message("GetInvoiceRequest", config.filter_bytes())?)
+    };
+    let encode = |page: Page| Ok(page.response.into());
+    answer(shared, ctx, Method::GetInvoice, requests, sink, query, encode);
 }
 
 /// Makes a query of the message of the call, runs it, and sends its result.

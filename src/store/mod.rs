@@ -28,7 +28,7 @@ use crate::metrics::Metrics;
 use crate::model::{Ack, Created, Event, Filter, Summary};
 use crate::stop::Stop;
 use encode::Chunk;
-use scan::{ChunkBytes, Scan, Set};
+use scan::{ChunkBytes, Scan, Set, Source};
 use sqlite::file::DatabaseFile;
 use sqlite::Database;
 use staged::Staged;
@@ -71,6 +71,17 @@ pub struct Snapshot {
     pub last_sequence: i64,
 }
 
+/// An invoice and some of the events that were applied to it.
+#[derive(Clone, Debug)]
+pub struct History {
+    /// One row.
+    pub invoice: Chunk,
+    /// Newest first.
+    pub events: Chunk,
+    /// The event_sequence before which there are more.
+    pub next_before: Option<i64>,
+}
+
 /// What keeps a [`Store`] open: the writer's thread and the lock on the database. Dropping it waits for the
 /// jobs that the writer has, ends it, and gives the database free.
 pub struct StoreThread {
@@ -110,6 +121,19 @@ impl Store {
         self.database().page(filter, after, size, is_enough, wait)
     }
 
+    /// The invoice with this id, and its newest events of those before the event_sequence `before`, at most
+    /// `max_events` (over 0); all of one moment. `None` where there is no such invoice. It costs what it gives,
+    /// unless `before` is no event of the invoice.
+    pub fn history(
+        &self,
+        invoice_id: &str,
+        max_events: usize,
+        before: i64,
+        wait: Wait<'_>,
+    ) -> Result<Option<History>> {
+        self.database().history(invoice_id, max_events, before, wait)
+    }
+
     /// The rows of an export, which are read in turns. Its chunks have `export_first_chunk_bytes` and more, up
     /// to `export_chunk_bytes`, and for a client that has shown that it is quick `quick_chunk_bytes`, which are
     /// not fewer.
@@ -146,10 +170,10 @@ impl Store {
         self.database().snapshot(dir, spare_bytes, stop, begun)
     }
 
-    /// The highest sequence that is committed: what is at it or below is seen by whoever reads from now on,
-    /// and what comes later is above it. Never blocks.
-    pub fn committed_sequence(&self) -> i64 {
-        self.database().committed_sequence()
+    /// The highest sequence of `source` that is committed: what is at it or below is seen by whoever reads from
+    /// now on, and what comes later is above it. Never blocks.
+    pub fn committed(&self, source: &Source) -> i64 {
+        self.database().committed(source)
     }
 
     /// Why the database cannot be written now; nothing where it can. It asks the file system, which may block;

@@ -34,10 +34,27 @@ pub enum Turn {
     Paused,
 }
 
+/// Whose rows are scanned, each with a sequence.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    Invoices(Filter),
+    /// Those of the ledger.
+    Events,
+}
+
+impl Source {
+    fn is_whole(&self) -> bool {
+        match self {
+            Source::Invoices(filter) => *filter == Filter::ALL,
+            Source::Events => true,
+        }
+    }
+}
+
 /// The rows of an export.
 #[derive(Clone, Debug)]
 pub struct Set {
-    pub filter: Filter,
+    pub source: Source,
     /// Only rows with a higher sequence.
     pub after: i64,
     /// The last sequence of the set.
@@ -50,7 +67,7 @@ pub struct Set {
 /// is not full, and nothing of the database.
 pub struct Scan {
     store: Store,
-    filter: Filter,
+    source: Source,
     /// The last sequence that was read. What matches up to it was taken, or is in `hand`.
     after: i64,
     /// Rows of a chunk that is not full.
@@ -96,7 +113,7 @@ impl Scan {
     ) -> Scan {
         Scan {
             store,
-            filter: set.filter,
+            source: set.source,
             after: set.after,
             hand: Chunk::default(),
             until: set.until,
@@ -146,7 +163,7 @@ impl Scan {
     /// while the client is not known to be quicker than the scan, and where the rows of a range of
     /// sequences cannot be foretold.
     fn block_ahead(&self) -> Option<Block> {
-        if self.quick_chunks < BLOCK_CHUNKS || self.filter != Filter::ALL {
+        if self.quick_chunks < BLOCK_CHUNKS || !self.source.is_whole() {
             return None;
         }
         let span = self.chunk_rows * BLOCK_CHUNKS as i64;
@@ -156,7 +173,8 @@ impl Scan {
         }
         let after = self.after.checked_add(span)?;
         let until = after.saturating_add(span).min(self.until);
-        (after < until).then_some(Block { after, until, chunk_bytes: self.chunk_bytes })
+        let (source, chunk_bytes) = (self.source.clone(), self.chunk_bytes);
+        (after < until).then_some(Block { source, after, until, chunk_bytes })
     }
 
     /// Offers what another thread has scanned, the rows up to `end` at the most.
@@ -192,8 +210,8 @@ impl Scan {
         offer: &mut impl FnMut(Chunk) -> Offer,
     ) -> Result<Option<PassEnd>> {
         let (is_alone, end) = (end.is_none(), end.unwrap_or(self.until));
-        let (filter, hand) = (self.filter.clone(), std::mem::take(&mut self.hand));
-        let range = Range { filter: &filter, after: self.after, until: end, most: self.remaining };
+        let (source, hand) = (self.source.clone(), std::mem::take(&mut self.hand));
+        let range = Range { source: &source, after: self.after, until: end, most: self.remaining };
         let (store, bytes) = (self.store.clone(), self.chunk_bytes);
         let mut stopped = None;
         let rest = store.database().chunks(stop, range, hand, bytes, |progress| {
@@ -269,6 +287,7 @@ enum PassEnd {
 
 /// Rows that another thread scans while the scan is still at those before them.
 struct Block {
+    source: Source,
     after: i64,
     until: i64,
     chunk_bytes: usize,
@@ -282,8 +301,8 @@ impl Block {
 
     /// Its rows in at most [`BLOCK_CHUNKS`] chunks; if there are as many, there may be more rows.
     fn scan(&self, store: &Store, stop: &Stop) -> Result<Vec<Chunk>> {
-        let Block { after, until, chunk_bytes } = *self;
-        let range = Range { filter: &Filter::ALL, after, until, most: i64::MAX };
+        let Block { ref source, after, until, chunk_bytes } = *self;
+        let range = Range { source, after, until, most: i64::MAX };
         let mut full = Vec::with_capacity(BLOCK_CHUNKS);
         let each = |progress| {
             if let Progress::Full(chunk) = progress {
@@ -301,7 +320,7 @@ impl Block {
 
 /// Rows to be read: those of a range of sequences.
 pub struct Range<'a> {
-    pub filter: &'a Filter,
+    pub source: &'a Source,
     pub after: i64,
     /// Included.
     pub until: i64,

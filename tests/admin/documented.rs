@@ -95,6 +95,8 @@ pub fn assert_bounded(text: &str) {
         "BulkCreateBatches",
         "Reconcile",
         "ReconcileBatches",
+        "GetInvoice",
+        "ExportEvents",
     ]
     .map(|name| format!("billing.v1.ReportService/{name}"))
     .into_iter()

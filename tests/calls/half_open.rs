@@ -12,9 +12,11 @@ use crate::common::http2::*;
 use crate::common::process::Process;
 use crate::common::*;
 
-const METHODS: [&str; 8] = [
+const METHODS: [&str; 10] = [
     methods::GET_SUMMARY.name,
     methods::LIST_INVOICES.name,
+    methods::GET_INVOICE.name,
+    methods::EXPORT_EVENTS.name,
     methods::EXPORT_INVOICES.name,
     methods::EXPORT_INVOICE_BATCHES.name,
     methods::BULK_CREATE.name,
@@ -23,7 +25,7 @@ const METHODS: [&str; 8] = [
     methods::RECONCILE_BATCHES.name,
 ];
 /// The first of them, whose client has one message to send.
-const OF_ONE_REQUEST: usize = 4;
+const OF_ONE_REQUEST: usize = 6;
 const CONNECTIONS: usize = 50;
 const CALLS: usize = 10_000;
 const ROWS: u64 = 10_000;

@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 
 use billstream::client::Stub;
 use billstream::proto::report::{
-    BulkCommit, BulkResult, CreateInvoiceRequest, Invoice, ReconcileEvent, Summary, SummaryRequest,
+    BulkCommit, BulkResult, CreateInvoiceRequest, Invoice, ReconcileAck, ReconcileEvent, Summary,
+    SummaryRequest,
 };
 use billstream::{Config, Server};
 use futures::executor::block_on;
@@ -173,6 +174,27 @@ pub fn event(event_id: &str, invoice_id: &str, cents: i64) -> ReconcileEvent {
     }
 }
 
+/// Sends all events on one stream, and gives their acknowledgements.
+pub fn reconcile(
+    client: &Stub,
+    events: impl IntoIterator<Item = ReconcileEvent>,
+) -> Vec<ReconcileAck> {
+    let (mut sink, acks) = client.reconcile(CallOption::default()).unwrap();
+    let (sent, (acks, error)) = block_on(futures::future::join(
+        async move {
+            for event in events {
+                sink.send((event, WriteFlags::default().buffer_hint(true))).await?;
+            }
+            half_close(&mut sink).await;
+            Ok::<_, grpcio::Error>(())
+        },
+        collecting(acks),
+    ));
+    assert!(error.is_none(), "{error:?}");
+    sent.unwrap();
+    acks
+}
+
 /// Uploads all requests and half-closes.
 pub fn upload(
     client: &Stub,
@@ -206,17 +228,20 @@ pub fn summary(client: &Stub) -> Summary {
 pub fn collect<T>(
     stream: impl futures::Stream<Item = grpcio::Result<T>> + Unpin,
 ) -> (Vec<T>, Option<grpcio::Error>) {
-    let mut stream = stream;
-    block_on(async move {
-        let mut items = Vec::new();
-        while let Some(item) = stream.next().await {
-            match item {
-                Ok(item) => items.push(item),
-                Err(error) => return (items, Some(error)),
-            }
+    block_on(collecting(stream))
+}
+
+async fn collecting<T>(
+    mut stream: impl futures::Stream<Item = grpcio::Result<T>> + Unpin,
+) -> (Vec<T>, Option<grpcio::Error>) {
+    let mut items = Vec::new();
+    while let Some(item) = stream.next().await {
+        match item {
+            Ok(item) => items.push(item),
+            Err(error) => return (items, Some(error)),
         }
-        (items, None)
-    })
+    }
+    (items, None)
 }
 
 pub fn sequences(invoices: &[Invoice]) -> Vec<i64> {

@@ -1,6 +1,7 @@
 use billstream::client::Stub;
 use billstream::proto::report::{
-    CreateInvoiceBatch, ExportRequest, ListInvoicesRequest, ReconcileEventBatch, SummaryRequest,
+    CreateInvoiceBatch, ExportEventsRequest, ExportRequest, GetInvoiceRequest, ListInvoicesRequest,
+    ReconcileEventBatch, SummaryRequest,
 };
 use futures::executor::block_on;
 use futures::SinkExt;
@@ -54,6 +55,11 @@ fn make_all(client: &Stub) {
     assert_eq!(collect(rows).0.len(), 1);
     client.get_summary(&SummaryRequest::new(), called("all-GetSummary")).unwrap();
     client.list_invoices(&ListInvoicesRequest::new(), called("all-ListInvoices")).unwrap();
+    let request = GetInvoiceRequest { invoice_id: "b".to_owned(), ..GetInvoiceRequest::default() };
+    client.get_invoice(&request, called("all-GetInvoice")).unwrap();
+    let id = called("all-ExportEvents");
+    let rows = client.export_events(&ExportEventsRequest::new(), id).unwrap();
+    assert_eq!(collect(rows).0.len(), 1);
 }
 
 #[test]
@@ -71,6 +77,9 @@ fn each_method_has_a_line_with_its_fields() {
         ("ExportInvoiceBatches", 4),
         ("GetSummary", 1),
         ("ListInvoices", 4),
+        // The invoice and its events.
+        ("GetInvoice", 3),
+        ("ExportEvents", 4),
     ];
     let line = |method: &str| records::of(&format!("all-{method}"));
     for (method, rows) in rows {

@@ -5,7 +5,9 @@ use billstream::grpcio::{
     CallOption, Channel, ChannelBuilder, Client, EnvBuilder, GrpcSlice, Marshaller, MessageReader,
     Method, MethodType, RpcStatusCode, Service, ServiceBuilder,
 };
-use billstream::proto::report::{ExportRequest, ListInvoicesRequest, SummaryRequest};
+use billstream::proto::report::{
+    ExportEventsRequest, ExportRequest, GetInvoiceRequest, ListInvoicesRequest, SummaryRequest,
+};
 use billstream::{Config, Server};
 use futures::executor::block_on;
 use futures::StreamExt;
@@ -19,9 +21,11 @@ fn code<T: std::fmt::Debug>(result: grpcio::Result<T>) -> RpcStatusCode {
     result.map_or_else(|error| status::<()>(Err(error)).code(), |_| RpcStatusCode::OK)
 }
 
-const METHODS: [&str; 8] = [
+const METHODS: [&str; 10] = [
     "GetSummary",
     "ListInvoices",
+    "GetInvoice",
+    "ExportEvents",
     "ExportInvoices",
     "ExportInvoiceBatches",
     "BulkCreate",
@@ -37,6 +41,19 @@ fn call(client: &Stub, method: &str, options: CallOption) -> RpcStatusCode {
     match method {
         "GetSummary" => code(client.get_summary(&SummaryRequest::new(), options)),
         "ListInvoices" => code(client.list_invoices(&ListInvoicesRequest::new(), options)),
+        // The caller may know that there is none.
+        "GetInvoice" => {
+            let invoice_id = "none".to_owned();
+            let request = GetInvoiceRequest { invoice_id, ..GetInvoiceRequest::default() };
+            match code(client.get_invoice(&request, options)) {
+                RpcStatusCode::NOT_FOUND => RpcStatusCode::OK,
+                other => other,
+            }
+        }
+        "ExportEvents" => {
+            let events = client.export_events(&ExportEventsRequest::new(), options);
+            of_stream(collect(events.unwrap()).1)
+        }
         "ExportInvoices" => {
             of_stream(collect(client.export_invoices(&request, options).unwrap()).1)
         }
@@ -82,7 +99,7 @@ fn each_method_is_let_in_with_its_right_alone() {
     let mut server = TestServer::start(file.config());
     let client = server.client();
     for method in METHODS {
-        let needed = if METHODS[..4].contains(&method) { "read" } else { "write" };
+        let needed = if METHODS[..6].contains(&method) { "read" } else { "write" };
         for (token, rights) in tokens.iter().zip(rights).take(5) {
             let expected = match rights.split(',').any(|right| right == needed) {
                 true => RpcStatusCode::OK,

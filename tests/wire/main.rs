@@ -7,6 +7,7 @@ mod batches;
 mod books;
 mod bulk_create;
 mod compression;
+mod events;
 mod export;
 mod input;
 mod ledger;

@@ -15,13 +15,17 @@ use protobuf::Message;
 
 pub use backup::Chunks;
 pub use export::Batches;
+pub use raw::receiving;
 pub use reconcile::Call as Reconcile;
 pub use upload::Upload;
 
 use super::{cancelled, ConnectOptions, Result, Stub};
 use crate::bridge::wait_while;
-use crate::grpc::methods::{GET_SUMMARY, LIST_INVOICES};
-use crate::proto::report::{ListInvoicesRequest, ListInvoicesResponse, Summary, SummaryRequest};
+use crate::grpc::methods::{GET_INVOICE, GET_SUMMARY, LIST_INVOICES};
+use crate::proto::report::{
+    GetInvoiceRequest, GetInvoiceResponse, ListInvoicesRequest, ListInvoicesResponse, Summary,
+    SummaryRequest,
+};
 use crate::stop::Stop;
 use status::Addr;
 
@@ -78,6 +82,15 @@ impl Connection {
         stop: &Stop,
     ) -> Result<ListInvoicesResponse> {
         self.unary(&LIST_INVOICES, request, timeout, stop)
+    }
+
+    pub fn invoice(
+        &self,
+        request: &GetInvoiceRequest,
+        timeout: Option<Duration>,
+        stop: &Stop,
+    ) -> Result<GetInvoiceResponse> {
+        self.unary(&GET_INVOICE, request, timeout, stop)
     }
 
     fn unary<Q, P: Message + Unpin>(

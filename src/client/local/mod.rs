@@ -26,12 +26,15 @@ use super::{cancelled, Code, Error, Result};
 use crate::bridge::wait_while;
 use crate::calls::call::{Call, Caller, Open};
 use crate::calls::status::status;
-use crate::calls::unary::{self, Answer, Query, Read};
+use crate::calls::unary::{self, Answer, Page, Query, Read};
 use crate::calls::Core;
 use crate::config::Config;
 use crate::error;
 use crate::method::Method;
-use crate::proto::report::{ListInvoicesRequest, ListInvoicesResponse, Summary, SummaryRequest};
+use crate::proto::report::{
+    GetInvoiceRequest, GetInvoiceResponse, ListInvoicesRequest, ListInvoicesResponse, Summary,
+    SummaryRequest,
+};
 use crate::stop::{Reason, Stop};
 use opened::Opened;
 
@@ -79,9 +82,17 @@ impl Local {
         stop: &Stop,
     ) -> Result<ListInvoicesResponse> {
         let page = unary::page(&self.core.config, request);
-        let page = self.unary(Method::ListInvoices, page, timeout, stop)?;
-        let unreadable = |error| Error::new(Code::Internal, format!("a page is no page: {error}"));
-        ListInvoicesResponse::parse_from_bytes(&page.response).map_err(unreadable)
+        read(self.unary(Method::ListInvoices, page, timeout, stop)?)
+    }
+
+    pub fn invoice(
+        &self,
+        request: &GetInvoiceRequest,
+        timeout: Option<Duration>,
+        stop: &Stop,
+    ) -> Result<GetInvoiceResponse> {
+        let invoice = unary::invoice(&self.core.config, request.clone());
+        read(self.unary(Method::GetInvoice, invoice, timeout, stop)?)
     }
 
     fn unary<T: Answer>(
@@ -97,6 +108,11 @@ impl Local {
         let (answer, _) = call.step(stop, |context| answer.as_mut().poll(context))?;
         call.end(Ok(answer))
     }
+}
+
+fn read<M: Message>(page: Page) -> Result<M> {
+    let unreadable = |error| Error::new(Code::Internal, format!("a page is no page: {error}"));
+    M::parse_from_bytes(&page.response).map_err(unreadable)
 }
 
 /// The name of the callers in this process, who share what one host may have.

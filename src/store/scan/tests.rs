@@ -32,7 +32,8 @@ impl Pattern {
         (if sequence % self.void == 0 { Status::Void } else { Status::Open }) as i64
     }
 
-    fn matches(self, filter: &Filter, sequence: i64) -> bool {
+    fn matches(self, source: &Source, sequence: i64) -> bool {
+        let Source::Invoices(filter) = source else { return true };
         let Filter { customer_id, statuses, issued_from, issued_until } = filter;
         (customer_id.is_empty() || customer_id == self.customer(sequence))
             && statuses >> self.status(sequence) & 1 == 1
@@ -40,7 +41,7 @@ impl Pattern {
     }
 }
 
-/// A database whose invoices have these sequences, each issued at the second of its number.
+/// A database whose invoices have these sequences, each issued at the second of its number, and whose events too.
 fn database(sequences: &[i64], pattern: Pattern) -> (tempfile::TempDir, Config) {
     let dir = tempfile::tempdir().unwrap();
     let config = Config {
@@ -61,12 +62,15 @@ fn database(sequences: &[i64], pattern: Pattern) -> (tempfile::TempDir, Config) 
         insert.execute(params![sequence, customer, status, memo]).unwrap();
     }
     drop(insert);
+    let insert = "INSERT INTO reconcile_events SELECT sequence, 0, 'event of ' || sequence, invoice_id, 1, 1,
+        currency, issued_at, 0, memo, 2, 3, 0 FROM invoices";
+    transaction.execute(insert, []).unwrap();
     transaction.commit().unwrap();
     (dir, config)
 }
 
 fn set(filter: Filter) -> Set {
-    Set { filter, after: 0, until: i64::MAX, max_rows: 0 }
+    Set { source: Source::Invoices(filter), after: 0, until: i64::MAX, max_rows: 0 }
 }
 
 fn void() -> Filter {
@@ -93,6 +97,14 @@ prop_compose! {
     }
 }
 
+fn sources() -> impl Strategy<Value = Source> {
+    prop_oneof![
+        1 => Just(Source::Invoices(Filter::ALL)),
+        1 => filters().prop_map(Source::Invoices),
+        1 => Just(Source::Events),
+    ]
+}
+
 fn patterns() -> impl Strategy<Value = Pattern> {
     let period = prop_oneof![Just(2i64), Just(17), Just(900), Just(i64::MAX)];
     (period.clone(), period).prop_map(|(void, rare)| Pattern { void, rare })
@@ -106,7 +118,7 @@ proptest! {
     fn blocks_ahead_and_coming_up_for_air_change_nothing(
         gaps in prop::collection::vec(prop_oneof![9 => Just(1i64), 1 => 1..40i64], 1..600),
         times in 1..8usize,
-        (pattern, filter) in (patterns(), prop_oneof![Just(Filter::ALL), filters()]),
+        (pattern, source) in (patterns(), sources()),
         answers in prop::collection::vec(0..40u8, 1..30),
         airs in prop::collection::vec((any::<bool>(), any::<bool>()), 1..9),
         free in prop::collection::vec(any::<bool>(), 1..5),
@@ -117,7 +129,7 @@ proptest! {
         let sequences: Vec<i64> = gaps.scan(0, |last, gap| { *last += gap; Some(*last) }).collect();
         let (_dir, config) = database(&sequences, pattern);
         let (store, thread) = Store::open(&config, &Arc::default()).unwrap();
-        let set = Set { filter: filter.clone(), after, until: i64::MAX, max_rows };
+        let set = Set { source: source.clone(), after, until: i64::MAX, max_rows };
         let mut scan = store.scan(set, quick);
         let (mut seen, mut offers) = (Vec::new(), 0);
         let (blocks, looks) = (Cell::new(0), Cell::new(0));
@@ -150,7 +162,7 @@ proptest! {
             }
         }
         let most = if max_rows == 0 { usize::MAX } else { max_rows as usize };
-        let is_match = |s: &i64| *s > after && pattern.matches(&filter, *s);
+        let is_match = |s: &i64| *s > after && pattern.matches(&source, *s);
         let expected: Vec<_> = sequences.iter().copied().filter(is_match).take(most).collect();
         thread.stop();
         prop_assert_eq!(seen, expected);

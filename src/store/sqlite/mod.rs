@@ -5,9 +5,9 @@
 //! | [`file`](mod@file) | one file with one name and one server |
 //! | [`open`] | is the file ours; pragmas, migrations |
 //! | [`sql`] | the statements of `sql/` |
-//! | [`push`] | the SQL function that encodes a row |
+//! | [`push`] | the SQL functions that encode a row |
 //! | [`read`] | the pool of read-only connections, and pages |
-//! | [`summary`], [`scan`] | counts and sums; the rows of an export |
+//! | [`summary`], [`scan`], [`history`] | counts and sums; the rows of an export; the events of an invoice |
 //! | [`write`](mod@write) | the connection that writes |
 //! | [`bulk`], [`reconcile`] | what an upload and a batch of payments write |
 //! | [`totals`] | the kept totals |
@@ -22,6 +22,7 @@ pub mod error;
 pub mod file;
 pub mod guard;
 pub mod health;
+pub mod history;
 pub mod maintain;
 pub mod open;
 pub mod push;
@@ -49,8 +50,8 @@ use crate::metrics::Metrics;
 use crate::model::{Filter, Summary};
 use crate::stop::Stop;
 use crate::store::encode::Chunk;
-use crate::store::scan::{Progress, Range};
-use crate::store::Wait;
+use crate::store::scan::{Progress, Range, Source};
+use crate::store::{History, Wait};
 use file::DatabaseFile;
 use health::Health;
 use read::Reader;
@@ -61,10 +62,30 @@ use write::WriteConnection;
 pub struct Database {
     reader: Reader,
     pressure: WalPressure,
-    /// The highest sequence that this process has committed.
-    committed: Arc<AtomicI64>,
+    committed: Arc<Committed>,
     metrics: Arc<Metrics>,
     health: Health,
+}
+
+/// The highest sequences that this process has committed.
+pub struct Committed {
+    sequence: AtomicI64,
+    event_sequence: AtomicI64,
+}
+
+impl Committed {
+    /// Those of the database.
+    fn read(conn: &rusqlite::Connection) -> Result<Committed> {
+        let sequence = AtomicI64::new(read::last_sequence(conn)?);
+        let event_sequence = AtomicI64::new(read::last_event_sequence(conn)?);
+        Ok(Committed { sequence, event_sequence })
+    }
+
+    /// A commit has given these, where it gave any.
+    pub fn set(&self, (sequence, event_sequence): (Option<i64>, Option<i64>)) {
+        sequence.iter().for_each(|last| self.sequence.store(*last, Ordering::Release));
+        event_sequence.iter().for_each(|last| self.event_sequence.store(*last, Ordering::Release));
+    }
 }
 
 /// Opens the database that `config` names, and creates or upgrades it. (The file is to be dropped after both
@@ -76,14 +97,15 @@ pub fn open(
     let (file, conn) = open::open_writer(config)?;
     let reader = Reader::open(file.path(), config, metrics)?;
     let pressure = WalPressure::default();
-    let committed = Arc::new(AtomicI64::new(read::last_sequence(&conn)?));
+    let committed = Arc::new(Committed::read(&conn)?);
     let (raised, malformed) = (pressure.clone(), reader.malformed.clone());
     let health = Health::new(&file, config)?;
     let (opened, told) = ((&file, &conn), health.clone());
     let wal = Wal::new(opened, config, Arc::clone(metrics), raised, malformed, told)?;
     let writer = WriteConnection::new(conn, wal, health.clone(), Arc::clone(&committed));
     let metrics = Arc::clone(metrics);
-    Ok((Database { reader, pressure, committed, metrics, health }, writer, file))
+    let database = Database { reader, pressure, committed, metrics, health };
+    Ok((database, writer, file))
 }
 
 impl Database {
@@ -100,6 +122,16 @@ impl Database {
         wait: Wait<'_>,
     ) -> Result<(Chunk, Option<i64>)> {
         self.reader.read(wait, |conn| read::page(conn, filter, after, size, is_enough))
+    }
+
+    pub fn history(
+        &self,
+        invoice_id: &str,
+        max_events: usize,
+        before: i64,
+        wait: Wait<'_>,
+    ) -> Result<Option<History>> {
+        self.reader.read(wait, |conn| history::history(conn, invoice_id, max_events, before))
     }
 
     /// Reads `range` in one transaction; see [`scan::chunks`].
@@ -130,10 +162,14 @@ impl Database {
         &self.pressure
     }
 
-    pub fn committed_sequence(&self) -> i64 {
-        let published = self.committed.load(Ordering::Acquire);
+    pub fn committed(&self, source: &Source) -> i64 {
+        let (published, kept): (_, fn(&rusqlite::Connection) -> Result<i64>) = match source {
+            Source::Invoices(_) => (&self.committed.sequence, read::last_sequence),
+            Source::Events => (&self.committed.event_sequence, read::last_event_sequence),
+        };
+        let published = published.load(Ordering::Acquire);
         // Other programs write too, and publish nothing.
-        match self.reader.read_now(read::last_sequence) {
+        match self.reader.read_now(kept) {
             Ok(Some(kept)) => kept.max(published),
             // Whoever reads the rows will hear what is wrong.
             Ok(None) | Err(_) => published,

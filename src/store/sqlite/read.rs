@@ -17,7 +17,7 @@ use crate::store::encode::Chunk;
 use crate::store::scan::ROWS_A_LOOK;
 use crate::store::sqlite::guard::Malformed;
 use crate::store::sqlite::open::set_pragmas;
-use crate::store::sqlite::push::{add_push_invoice, push_rows, sequence};
+use crate::store::sqlite::push::{add_push_functions, push_rows, sequence};
 use crate::store::sqlite::sql;
 use crate::store::Wait;
 
@@ -50,7 +50,7 @@ impl Reader {
             .with_flags(OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)
             .with_init(move |conn| {
                 set_pragmas(conn, &settings)?;
-                add_push_invoice(conn)?;
+                add_push_functions(conn)?;
                 // Sorting needs no disk, so a full one does not stop reads.
                 conn.pragma_update(None, "temp_store", "memory")
             });
@@ -196,6 +196,11 @@ impl Drop for EndOfTransaction<'_> {
 /// The highest sequence that was ever given.
 pub fn last_sequence(conn: &Connection) -> Result<i64> {
     Ok(conn.prepare_cached(sql::LAST_SEQUENCE)?.query_row([], |row| row.get(0))?)
+}
+
+/// The highest event_sequence that was ever given.
+pub fn last_event_sequence(conn: &Connection) -> Result<i64> {
+    Ok(conn.prepare_cached(sql::LAST_EVENT_SEQUENCE)?.query_row([], |row| row.get(0))?)
 }
 
 /// Encodes the rows that match `filter` with `after < sequence <= until`, in the order of `sequence`. They

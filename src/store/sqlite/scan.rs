@@ -1,13 +1,14 @@
 //! Exports: the rows of a range, in chunks.
 
-use rusqlite::Connection;
+use rusqlite::{named_params, Connection, Row};
 
 use crate::error::Result;
 use crate::metrics::Metrics;
 use crate::store::encode::Chunk;
-use crate::store::scan::{Progress, Range, ROWS_A_LOOK};
-use crate::store::sqlite::push::sequence;
+use crate::store::scan::{Progress, Range, Source, ROWS_A_LOOK};
+use crate::store::sqlite::push::{push_rows, sequence};
 use crate::store::sqlite::read::push_invoices;
+use crate::store::sqlite::sql;
 
 /// Rows between two moments at which a scan lets another thread have the core, if one waits: some 40
 /// microseconds, where the scheduler's slices are of milliseconds. (`load ADDR beside` of benches/compare: p99
@@ -28,7 +29,7 @@ pub fn chunks(
     hand.reserve(bytes + 512);
     let (mut read, mut left) = (0, range.most);
     let sequences = (range.after, range.until);
-    let rest = push_invoices(conn, range.filter, sequences, hand, |chunk, row| {
+    let rest = push_source(conn, range.source, sequences, hand, |chunk, row| {
         read += 1;
         if read % ROWS_A_YIELD == 0 {
             std::thread::yield_now();
@@ -52,4 +53,23 @@ pub fn chunks(
     })?;
     metrics.rows_scanned.add(read as u64);
     Ok(rest)
+}
+
+/// Encodes the rows of `source` with `after < sequence <= until`, as [`push_invoices`] does.
+fn push_source(
+    conn: &Connection,
+    source: &Source,
+    (after, until): (i64, i64),
+    chunk: Chunk,
+    each: impl FnMut(&mut Chunk, &Row<'_>) -> Result<bool>,
+) -> Result<Chunk> {
+    let filter = match source {
+        Source::Invoices(filter) => filter,
+        Source::Events => {
+            let mut statement = conn.prepare_cached(sql::EVENTS_AFTER)?;
+            let events = named_params! { ":after": after, ":until": until };
+            return push_rows(&mut statement.query(events)?, chunk, each);
+        }
+    };
+    push_invoices(conn, filter, (after, until), chunk, each)
 }

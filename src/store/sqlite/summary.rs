@@ -7,7 +7,7 @@ use rusqlite::{named_params, Connection, Row};
 
 use crate::error::{Error, Result};
 use crate::model::{CurrencyTotal, Filter, Summary};
-use crate::store::sqlite::read::{in_transaction, last_sequence};
+use crate::store::sqlite::read::{in_transaction, last_event_sequence, last_sequence};
 use crate::store::sqlite::sql;
 
 /// Counts and sums by currency, and the highest sequence. Of `filter`, the customer and the dates.
@@ -25,6 +25,7 @@ fn summary_of_all(conn: &Connection) -> Result<Summary> {
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
         summary.last_sequence = row.get(4)?;
+        summary.last_event_sequence = row.get(5)?;
         // Where there is none, there is no invoice.
         if row.get_ref(0)? != ValueRef::Null {
             summary.totals.push(total(row)?);
@@ -50,7 +51,8 @@ fn summary_of_some(conn: &Connection, filter: &Filter) -> Result<Summary> {
         (false, false) => totals(conn, sql::SUMMARY_BY_CUSTOMER, &params[..])?,
         (false, true) => sums(conn, sql::SUMMARY_BY_CUSTOMER_AND_DATE, &params[..])?,
     };
-    Ok(Summary { totals, last_sequence: last_sequence(conn)? })
+    let (last_sequence, last_event_sequence) = (last_sequence(conn)?, last_event_sequence(conn)?);
+    Ok(Summary { totals, last_sequence, last_event_sequence })
 }
 
 /// The kept totals of a statement that gives currency, count, total and paid.

@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use rusqlite::{params, Connection, OptionalExtension};
 
 use crate::error::{Error, Result};
-use crate::store::sqlite::read::last_sequence;
+use crate::store::sqlite::read::{last_event_sequence, last_sequence};
 use crate::store::sqlite::sql;
 
 /// Customers whose totals wait to be saved, at the most: some 14 MiB with the longest ids. An upload may have
@@ -143,11 +143,7 @@ impl Totals {
 
     /// The last event sequence that was given.
     pub fn last_event_sequence(&self, conn: &Connection) -> Result<i64> {
-        let find = || {
-            let mut find = conn.prepare_cached(sql::LAST_EVENT_SEQUENCE)?;
-            Ok(find.query_row([], |row| row.get(0))?)
-        };
-        self.last_event_sequence.map_or_else(find, Ok)
+        self.last_event_sequence.map_or_else(|| last_event_sequence(conn), Ok)
     }
 
     /// Says which event sequence was given last.
@@ -155,9 +151,9 @@ impl Totals {
         self.last_event_sequence = Some(last);
     }
 
-    /// The last sequence that was given, where one was.
-    pub fn last_sequence(&self) -> Option<i64> {
-        self.last_sequence
+    /// The last sequence and the last event sequence that were given, where one was.
+    pub fn given(&self) -> (Option<i64>, Option<i64>) {
+        (self.last_sequence, self.last_event_sequence)
     }
 
     /// Writes what has changed. To be called before the commit.

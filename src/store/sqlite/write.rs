@@ -1,6 +1,5 @@
 //! The connection that writes, and its transactions.
 
-use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::Arc;
 
 use rusqlite::Connection;
@@ -10,7 +9,7 @@ use crate::model::{Ack, Created, Event};
 use crate::store::sqlite::health::Health;
 use crate::store::sqlite::totals::Totals;
 use crate::store::sqlite::wal::Wal;
-use crate::store::sqlite::{bulk, reconcile};
+use crate::store::sqlite::{bulk, reconcile, Committed};
 use crate::store::staged::Staged;
 use crate::store::write::Transaction;
 
@@ -18,8 +17,7 @@ pub struct WriteConnection {
     conn: Connection,
     wal: Wal,
     health: Health,
-    /// The highest sequence that is committed.
-    committed: Arc<AtomicI64>,
+    committed: Arc<Committed>,
     /// Of the transaction that is open.
     totals: Totals,
     /// The same, at the savepoint.
@@ -27,12 +25,12 @@ pub struct WriteConnection {
 }
 
 impl WriteConnection {
-    /// It keeps the highest committed sequence in `committed`.
+    /// It keeps the highest committed sequences in `committed`.
     pub fn new(
         conn: Connection,
         wal: Wal,
         health: Health,
-        committed: Arc<AtomicI64>,
+        committed: Arc<Committed>,
     ) -> WriteConnection {
         WriteConnection { conn, wal, health, committed, totals: Totals::default(), saved: None }
     }
@@ -87,9 +85,7 @@ impl Transaction for WriteConnection {
         totals.save(&self.conn)?;
         self.execute("COMMIT")?;
         // Before any caller has its answer.
-        if let Some(last) = totals.last_sequence() {
-            self.committed.store(last, Ordering::Release);
-        }
+        self.committed.set(totals.given());
         self.wal.committed(&self.conn)?;
         self.health.committed();
         Ok(())
