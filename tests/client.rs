@@ -7,9 +7,10 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use billstream::client::{Client, Code, Error, Export};
+use billstream::client::{Client, Code, Error, EventExport, Export};
 use billstream::proto::report::{
-    CreateInvoiceRequest, ExportRequest, ListInvoicesRequest, ReconcileOutcome, SummaryRequest,
+    CreateInvoiceRequest, ExportEventsRequest, ExportRequest, GetInvoiceRequest,
+    ListInvoicesRequest, ReconcileOutcome, SummaryRequest,
 };
 use billstream::stop::{Reason, Stop};
 use billstream::{Config, Server};
@@ -73,6 +74,47 @@ fn an_export_goes_on_over_a_restart_of_the_server() {
     assert!(all.into_iter().eq(1..=MANY as i64));
     assert_eq!(tries.lock().unwrap().first(), Some(&Code::Unavailable));
     assert_eq!(count(&client), MANY as i64 + 1);
+}
+
+/// Pays the invoice `one` a cent at a time.
+fn pay(client: &Client, ids: std::ops::RangeInclusive<i64>) {
+    let (events, acks) = client.reconcile().split();
+    thread::scope(|scope| {
+        scope.spawn(|| acks.for_each(|acks| drop(acks.unwrap())));
+        ids.for_each(|i| events.send(event(&format!("event-{i}"), "one", 1)).unwrap());
+        events.finish();
+    });
+}
+
+fn event_sequences(export: EventExport) -> Vec<i64> {
+    let events = export.flat_map(Result::unwrap);
+    events.map(|event| event.event_sequence).collect()
+}
+
+/// The same of events, of which those are not in the set that came after its start.
+#[test]
+fn an_export_of_events_goes_on_over_a_restart_of_the_server() {
+    const EVENTS: i64 = 60_000;
+    let mut server = TestServer::start(Config::default());
+    let client = client(&server).with_retries(DEADLINE);
+    assert_eq!(create(&client, "one", &[invoice("one", 1)]), Ok(1));
+    pay(&client, 1..=EVENTS);
+    let mut export = client.export_events(&ExportEventsRequest::default());
+    let first = export.next().unwrap().unwrap();
+    assert_eq!(export.cursor(), first.last().unwrap().event_sequence);
+    restart(&mut server);
+    pay(&client, EVENTS + 1..=EVENTS + 10);
+    let mut all: Vec<_> = first.iter().map(|event| event.event_sequence).collect();
+    all.extend(event_sequences(export));
+    assert!(all.into_iter().eq(1..=EVENTS));
+    let some = ExportEventsRequest {
+        after_event_sequence: EVENTS - 5,
+        max_events: 7,
+        ..Default::default()
+    };
+    assert!(event_sequences(client.export_events(&some)).into_iter().eq(EVENTS - 4..=EVENTS + 2));
+    let none = GetInvoiceRequest { invoice_id: "none".to_owned(), ..Default::default() };
+    assert_eq!(client.invoice(&none).unwrap_err().code, Code::NotFound);
 }
 
 #[test]

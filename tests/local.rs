@@ -11,8 +11,8 @@ use std::time::Instant;
 
 use billstream::client::{Client, Code, Error};
 use billstream::proto::report::{
-    CreateInvoiceRequest, ExportRequest, Invoice, InvoiceStatus, ListInvoicesRequest, ReconcileAck,
-    SummaryRequest,
+    CreateInvoiceRequest, Event, ExportEventsRequest, ExportRequest, GetInvoiceRequest, Invoice,
+    InvoiceStatus, ListInvoicesRequest, ReconcileAck, SummaryRequest,
 };
 use billstream::stop::{Reason, Stop};
 use billstream::{Config, Server};
@@ -47,6 +47,10 @@ fn rows(client: &Client, request: &ExportRequest) -> Result<Vec<Invoice>, Error>
     client.export(request).rows().collect()
 }
 
+fn ledger(client: &Client, request: &ExportEventsRequest) -> Result<Vec<Event>, Error> {
+    client.export_events(request).collect::<Result<Vec<_>, _>>().map(|events| events.concat())
+}
+
 /// All that a client can be told, right and wrong, without what differs from one database to the next.
 fn everything(client: &Client) -> String {
     let invoices: Vec<_> = (0..3000).map(|i| invoice(&format!("inv-{i}"), i)).collect();
@@ -56,6 +60,12 @@ fn everything(client: &Client) -> String {
     let some = ExportRequest { statuses: open, max_rows: 50, ..Default::default() };
     let nobody = SummaryRequest { customer_id: "c".repeat(200), ..Default::default() };
     let page = ListInvoicesRequest { page_size: 7, ..Default::default() };
+    let one = |id: &str| GetInvoiceRequest {
+        invoice_id: id.to_owned(),
+        max_events: 3,
+        ..Default::default()
+    };
+    let wrong_cursor = ExportEventsRequest { after_event_sequence: -1, ..Default::default() };
     let no_page = ListInvoicesRequest { page_token: "no".to_owned(), ..Default::default() };
     // Where there is nothing to give too.
     let on_nothing =
@@ -71,6 +81,8 @@ fn everything(client: &Client) -> String {
         rows(client, &ExportRequest { after_sequence: -1, ..Default::default() }),
         rows(client, &ExportRequest { max_rows: -1, ..Default::default() }),
         (client.list(&page), client.list(&no_page)),
+        (client.invoice(&one("inv-3")), client.invoice(&one("none")), client.invoice(&one(""))),
+        (ledger(client, &ExportEventsRequest::default()), ledger(client, &wrong_cursor)),
         (client.summary(&SummaryRequest::default()), client.summary(&nobody)),
     );
     format!("{all:#?}")

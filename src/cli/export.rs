@@ -1,18 +1,19 @@
-//! `billstream export`: every invoice that matches, across lost connections.
+//! `billstream export`: every invoice that matches, or every event, across lost connections.
 
 use clap::Args;
 
-use billstream::client::{Client, Export as Invoices};
-use billstream::proto::report::{ExportRequest, SummaryRequest};
+use billstream::client::{self, Client, Invoices};
+use billstream::proto::report::{Event, ExportEventsRequest, ExportRequest, SummaryRequest};
 
 use super::connection::Connection;
+use super::events;
 use super::failure::{enough, Result};
 use super::filter::Filter;
 use super::invoices::{ColumnArgs, InvoiceWriter};
-use super::output::{Format, FormatArgs};
+use super::output::{stdout, Format, FormatArgs, RowWriter};
 use super::progress::Progress;
 
-/// Prints every invoice that matches, in the order of their creation
+/// Prints every invoice that matches, in the order of their creation; or the events that were applied
 ///
 /// The set is that of the start: invoices created meanwhile are not in it. After a lost connection it
 /// goes on where it was, so that no invoice is missing and none comes twice. Ctrl-C says where to go on
@@ -25,7 +26,15 @@ pub struct Export {
     #[arg(long, value_name = "SEQUENCE", default_value_t = 0,
         value_parser = clap::value_parser!(i64).range(0..))]
     after_sequence: i64,
-    /// Invoices to print at the most; 0: all
+    /// The events that were applied, payments, refunds and voids, in the order of their application, in the
+    /// place of the invoices
+    #[arg(long, conflicts_with_all = ["customer", "since", "until", "status", "after_sequence", "columns"])]
+    events: bool,
+    /// Only events with a higher event_sequence
+    #[arg(long, value_name = "SEQUENCE", default_value_t = 0, requires = "events",
+        value_parser = clap::value_parser!(i64).range(0..))]
+    after_event_sequence: i64,
+    /// Rows to print at the most; 0: all
     #[arg(long, value_name = "ROWS", default_value_t = 0,
         value_parser = clap::value_parser!(i64).range(0..))]
     max_rows: i64,
@@ -43,14 +52,24 @@ pub struct Export {
 pub fn run(args: &Export) -> Result<()> {
     let progress = Progress::rows();
     let client = args.connection.client(&progress)?;
+    if args.events {
+        return export_events(args, &client, &progress);
+    }
     let mut out = InvoiceWriter::new(args.format.or(Format::Csv), &args.columns)?;
     let mut invoices = client.export(&request(args));
     let mut printed = 0;
+    let write = |batch: &Invoices| {
+        batch.iter().try_for_each(|invoice| out.write(invoice))?;
+        // Whoever reads along shall not wait, when the next batch does, for rows that are here already.
+        out.end_page().map(|()| batch.len())
+    };
     let result = set_total(args, &client, &progress)
-        .and_then(|()| print(&mut invoices, &mut out, &progress, &mut printed));
+        .and_then(|()| print(&mut invoices, &progress, &mut printed, write));
     // Also the rows before a failure, which is about those after them.
     let result = out.flush().and(result);
-    enough(result.map_err(|failure| failure.or_go_on(|| go_on(args, printed, invoices.cursor()))))
+    enough(result.map_err(|failure| {
+        failure.or_go_on(|| go_on(args, printed, "sequence", invoices.cursor()))
+    }))
 }
 
 fn request(args: &Export) -> ExportRequest {
@@ -75,27 +94,44 @@ fn set_total(args: &Export, client: &Client, progress: &Progress) -> Result<()> 
     Ok(())
 }
 
-fn print(
-    invoices: &mut Invoices,
-    out: &mut InvoiceWriter,
+/// `write` prints a batch, and says how many rows it has.
+fn print<B>(
+    batches: &mut impl Iterator<Item = client::Result<B>>,
     progress: &Progress,
     printed: &mut u64,
+    mut write: impl FnMut(&B) -> Result<usize>,
 ) -> Result<()> {
-    for batch in invoices {
-        let batch = batch?;
-        batch.iter().try_for_each(|invoice| out.write(invoice))?;
-        // Whoever reads along shall not wait, when the next batch does, for rows that are here already.
-        out.end_page()?;
-        *printed += batch.len() as u64;
+    for batch in batches {
+        *printed += write(&batch?)? as u64;
         progress.set(*printed);
     }
     Ok(())
 }
 
-fn go_on(args: &Export, printed: u64, cursor: i64) -> String {
+fn go_on(args: &Export, printed: u64, sequence: &str, cursor: i64) -> String {
     let left = match args.max_rows as u64 {
         0 => String::new(),
         asked_for => format!(" --max-rows {}", asked_for - printed),
     };
-    format!("{printed} rows are printed; go on with --after-sequence {cursor}{left}")
+    format!("{printed} rows are printed; go on with --after-{sequence} {cursor}{left}")
+}
+
+/// The same of events.
+fn export_events(args: &Export, client: &Client, progress: &Progress) -> Result<()> {
+    let request = ExportEventsRequest {
+        after_event_sequence: args.after_event_sequence,
+        max_events: args.max_rows,
+        ..ExportEventsRequest::default()
+    };
+    let mut out = RowWriter::new(args.format.or(Format::Csv), &events::COLUMNS, stdout())?;
+    let mut export = client.export_events(&request);
+    let mut printed = 0;
+    let write = |batch: &Vec<Event>| {
+        batch.iter().try_for_each(|event| out.row(&events::cells(event)))?;
+        out.end_page().map(|()| batch.len())
+    };
+    let result = print(&mut export, progress, &mut printed, write);
+    let result = out.flush().and(result);
+    let how = || go_on(args, printed, "event-sequence", export.cursor());
+    enough(result.map_err(|failure| failure.or_go_on(how)))
 }

@@ -10,7 +10,7 @@ use super::output::{stdout, Cell, Format, RowWriter};
 use super::values;
 
 /// Every field of an invoice: those of an import first, in its order.
-const COLUMNS: [&str; 9] = [
+pub const COLUMNS: [&str; 9] = [
     "invoice_id",
     "customer_id",
     "total_amount_cents",
@@ -22,6 +22,21 @@ const COLUMNS: [&str; 9] = [
     "sequence",
 ];
 const IMPORT_COLUMNS: usize = 6;
+
+pub fn cells(invoice: InvoiceRef<'_>) -> [Cell<'_>; COLUMNS.len()] {
+    let status = invoice.status().enum_value_or(InvoiceStatus::INVOICE_STATUS_UNSPECIFIED);
+    [
+        Cell::Text(invoice.invoice_id),
+        Cell::Text(invoice.customer_id),
+        Cell::Int(invoice.total_amount_cents),
+        Cell::Text(invoice.currency),
+        Cell::Time(invoice.issued_at),
+        Cell::Text(invoice.memo),
+        Cell::Text(values::status_name(status)),
+        Cell::Int(invoice.paid_cents),
+        Cell::Int(invoice.sequence),
+    ]
+}
 
 /// Which columns to print, and in which order.
 #[derive(clap::Args)]
@@ -63,18 +78,7 @@ impl InvoiceWriter {
     }
 
     pub fn write(&mut self, invoice: InvoiceRef<'_>) -> Result<()> {
-        let status = invoice.status().enum_value_or(InvoiceStatus::INVOICE_STATUS_UNSPECIFIED);
-        self.rows.row(&[
-            Cell::Text(invoice.invoice_id),
-            Cell::Text(invoice.customer_id),
-            Cell::Int(invoice.total_amount_cents),
-            Cell::Text(invoice.currency),
-            Cell::Time(invoice.issued_at),
-            Cell::Text(invoice.memo),
-            Cell::Text(values::status_name(status)),
-            Cell::Int(invoice.paid_cents),
-            Cell::Int(invoice.sequence),
-        ])
+        self.rows.row(&cells(invoice))
     }
 
     /// See [`RowWriter::end_page`].

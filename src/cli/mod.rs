@@ -3,17 +3,19 @@
 //! One file a command; what they share is in [`failure`] (messages and exit codes), [`environment`],
 //! [`settings`], [`advice`] over [`machine`], [`connection`], [`security`], [`filter`],
 //! [`input`] and [`rows`] (reading: [`beginning`], [`csv_rows`]
-//! over [`csv_records`], [`ndjson_rows`]), [`output`], [`table`], [`invoices`], [`acks`] and [`totals`]
+//! over [`csv_records`], [`ndjson_rows`]), [`output`], [`table`], [`invoices`], [`events`], [`acks`], [`answer`] and [`totals`]
 //! (writing), [`interrupt`], [`progress`], [`stderr`], [`logging`], [`systemd`], [`nearest`] and [`values`].
 
 mod acks;
 mod advice;
+mod answer;
 mod backup;
 mod beginning;
 mod connection;
 mod csv_records;
 mod csv_rows;
 mod environment;
+mod events;
 mod export;
 mod failure;
 mod files;
@@ -35,6 +37,7 @@ mod rows;
 mod security;
 mod serve;
 mod settings;
+mod show;
 mod stderr;
 mod summary;
 mod systemd;
@@ -73,6 +76,7 @@ enum Command {
     Serve(serve::Serve),
     Summary(summary::Summary),
     List(list::List),
+    Show(show::Show),
     Export(export::Export),
     Import(import::Import),
     Reconcile(reconcile::Reconcile),
@@ -111,6 +115,7 @@ impl Command {
             Command::Serve(args) => serve::serve(args),
             Command::Summary(args) => summary::run(args),
             Command::List(args) => list::run(args),
+            Command::Show(args) => show::run(args),
             Command::Export(args) => export::run(args),
             Command::Import(args) => import::run(args),
             Command::Reconcile(args) => reconcile::run(args),

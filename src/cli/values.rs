@@ -5,7 +5,7 @@ use jiff::SignedDuration;
 use protobuf::well_known_types::timestamp::Timestamp;
 use protobuf::Enum;
 
-use billstream::proto::report::{InvoiceStatus, ReconcileOutcome};
+use billstream::proto::report::{EventKind, InvoiceStatus, ReconcileOutcome};
 
 /// The contract's limits on text, in bytes.
 pub const MAX_ID_BYTES: usize = 128;
@@ -138,6 +138,15 @@ pub fn status_name(status: InvoiceStatus) -> &'static str {
         InvoiceStatus::INVOICE_STATUS_PAID => "PAID",
         InvoiceStatus::INVOICE_STATUS_OVERPAID => "OVERPAID",
         InvoiceStatus::INVOICE_STATUS_VOID => "VOID",
+    }
+}
+
+/// `REFUND` of `EVENT_KIND_REFUND`; what is not set is a payment.
+pub fn kind_name(kind: EventKind) -> &'static str {
+    match kind {
+        EventKind::EVENT_KIND_UNSPECIFIED | EventKind::EVENT_KIND_PAYMENT => "PAYMENT",
+        EventKind::EVENT_KIND_REFUND => "REFUND",
+        EventKind::EVENT_KIND_VOID => "VOID",
     }
 }
 

@@ -180,8 +180,8 @@ settings! {
         /// The longest a unary query may take, in milliseconds, with its wait for a thread; then it is
         /// DEADLINE_EXCEEDED.
         unary_timeout_ms: u64 = 30_000, in 0..=86_400_000, in help often;
-        /// The most invoices on a page of ListInvoices, and events on one of GetInvoice; a larger page_size or
-        /// max_events gives this many.
+        /// The most invoices on a page of ListInvoices; a larger page_size gives this many. The same of events and
+        /// the max_events of GetInvoice.
         max_page_size: usize = 1000, in 1..=100_000;
         /// Bytes of large pages (16 KiB or more) that may wait for their clients, all together; a further one is
         /// RESOURCE_EXHAUSTED, with RetryInfo.

@@ -38,6 +38,7 @@ use grpcio::ServiceBuilder;
 use crate::calls::auth::Gate;
 use crate::calls::Core;
 use crate::proto::report::{ReconcileAck, ReconcileAckBatch};
+use export::Shape;
 
 /// What the handlers share.
 pub struct Shared {
@@ -60,21 +61,14 @@ pub fn admin_service(shared: &Arc<Shared>) -> grpcio::Service {
 }
 
 /// The service, to be registered with a gRPC server.
+///
+/// On the wire the rpcs are of the kinds that the proto file says. Served as streams they hold no slot of gRPC before
+/// their first message, and those with a sink for many answers tell of a cancel.
 pub fn service(shared: &Arc<Shared>) -> grpcio::Service {
-    let handler = |shared: &Arc<Shared>| Arc::clone(shared);
-    let summary = handler(shared);
-    let list = handler(shared);
-    let rows = handler(shared);
-    let batches = handler(shared);
-    let bulk = handler(shared);
-    let bulk_batches = handler(shared);
-    let events = handler(shared);
-    let event_batches = handler(shared);
-    let invoice = handler(shared);
-    let ledger = handler(shared);
-    // On the wire these are the kinds that the proto file says. Served as streams they hold no slot of
-    // gRPC before their first message, and those with a sink for many answers tell of a cancel.
-    ServiceBuilder::new()
+    let service = add_writes(add_exports(ServiceBuilder::new(), shared), shared);
+    let handler = || Arc::clone(shared);
+    let (summary, list, invoice) = (handler(), handler(), handler());
+    service
         .add_client_streaming_handler(
             &codec::encoded(&methods::GET_SUMMARY),
             move |ctx, requests, sink| unary::get_summary(&summary, ctx, requests, sink),
@@ -83,18 +77,38 @@ pub fn service(shared: &Arc<Shared>) -> grpcio::Service {
             &codec::encoded(&methods::LIST_INVOICES),
             move |ctx, requests, sink| unary::list_invoices(&list, ctx, requests, sink),
         )
+        .add_client_streaming_handler(
+            &codec::encoded(&methods::GET_INVOICE),
+            move |ctx, requests, sink| unary::get_invoice(&invoice, ctx, requests, sink),
+        )
+        .build()
+}
+
+fn add_exports(service: ServiceBuilder, shared: &Arc<Shared>) -> ServiceBuilder {
+    let handler = || Arc::clone(shared);
+    let (rows, batches, events) = (handler(), handler(), handler());
+    service
         .add_duplex_streaming_handler(
             &codec::encoded(&methods::EXPORT_INVOICES),
-            move |ctx, requests, sink| {
-                export::export(&rows, ctx, requests, sink, export::Shape::Invoices)
-            },
+            move |ctx, requests, sink| export::export(&rows, ctx, requests, sink, Shape::Invoices),
         )
         .add_duplex_streaming_handler(
             &codec::encoded(&methods::EXPORT_INVOICE_BATCHES),
             move |ctx, requests, sink| {
-                export::export(&batches, ctx, requests, sink, export::Shape::Batches)
+                export::export(&batches, ctx, requests, sink, Shape::Batches)
             },
         )
+        .add_duplex_streaming_handler(
+            &codec::encoded(&methods::EXPORT_EVENTS),
+            move |ctx, requests, sink| export::export(&events, ctx, requests, sink, Shape::Events),
+        )
+}
+
+fn add_writes(service: ServiceBuilder, shared: &Arc<Shared>) -> ServiceBuilder {
+    let handler = || Arc::clone(shared);
+    let (bulk, bulk_batches) = (handler(), handler());
+    let (events, event_batches) = (handler(), handler());
+    service
         .add_duplex_streaming_handler(
             &codec::encoded(&methods::BULK_CREATE),
             move |ctx, requests, sink| bulk_create::bulk_create(&bulk, ctx, requests, sink),
@@ -115,15 +129,4 @@ pub fn service(shared: &Arc<Shared>) -> grpcio::Service {
                 reconcile::reconcile::<ReconcileAckBatch>(&event_batches, ctx, events_in, sink)
             },
         )
-        .add_client_streaming_handler(
-            &codec::encoded(&methods::GET_INVOICE),
-            move |ctx, requests, sink| unary::get_invoice(&invoice, ctx, requests, sink),
-        )
-        .add_duplex_streaming_handler(
-            &codec::encoded(&methods::EXPORT_EVENTS),
-            move |ctx, requests, sink| {
-                export::export(&ledger, ctx, requests, sink, export::Shape::Events)
-            },
-        )
-        .build()
 }

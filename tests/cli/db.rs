@@ -109,6 +109,9 @@ fn a_file_gives_what_a_server_gives() {
         &["export", "--max-rows", "1", "--after-sequence", "1"],
         &["reconcile", &events],
         &["reconcile", &dir.file("cut.csv", &EVENTS[..10])],
+        &["show", "a"],
+        &["show", "none"],
+        &["export", "--events"],
         &["export", "--columns", "all"],
     ];
     for format in ["csv", "ndjson", "table"] {

@@ -70,7 +70,14 @@ fn an_interrupted_reconcile_names_the_last_payment_that_is_acknowledged() {
 
 #[test]
 fn a_wait_for_the_next_try_is_interrupted_too() {
-    for args in [&["export"][..], &["import", "-"], &["summary"], &["list"], &["reconcile", "-"]] {
+    for args in [
+        &["export"][..],
+        &["import", "-"],
+        &["summary"],
+        &["list"],
+        &["show", "a"],
+        &["reconcile", "-"],
+    ] {
         let mut command = billstream(&at(args, "127.0.0.1:1"));
         command.stdin(std::process::Stdio::piped());
         let mut process = Process::start(command);

@@ -16,6 +16,7 @@ mod proxy;
 mod reconcile;
 mod refusals;
 mod serve;
+mod show;
 mod summary;
 mod support;
 mod terminal;

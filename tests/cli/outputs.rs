@@ -42,6 +42,8 @@ fn commands(server: &Server) -> Vec<(Vec<String>, bool)> {
         (&["list", "--addr", addr], true),
         (&["export", "--addr", addr], true),
         (&["export", "--addr", addr, "--format", "table"], true),
+        (&["export", "--events", "--addr", addr], true),
+        (&["show", "a", "--addr", addr], true),
         (&["summary", "--addr", addr], false),
         (&["summary", "--addr", addr, "--format", "csv"], false),
         (&["check", "--db", &db], false),
