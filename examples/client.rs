@@ -4,8 +4,8 @@ use std::{env, fs, process, thread};
 
 use billstream::client::{Client, Error};
 use billstream::proto::report::{
-    BulkResult, CreateInvoiceRequest, ExportRequest, ReconcileAck, ReconcileEvent,
-    ReconcileOutcome, SummaryRequest,
+    BulkResult, CreateInvoiceRequest, ExportEventsRequest, ExportRequest, GetInvoiceRequest,
+    ReconcileAck, ReconcileEvent, ReconcileOutcome, SummaryRequest,
 };
 use billstream::protobuf::well_known_types::timestamp::Timestamp;
 use billstream::stop::{Reason, Stop};
@@ -126,6 +126,22 @@ fn payments(client: &Client) -> Result<(), Error> {
     Ok(())
 }
 
+fn ledger(client: &Client) -> Result<(), Error> {
+    let (mut count, mut cents) = (0, 0);
+    for events in client.export_events(&ExportEventsRequest::default()) {
+        for event in events? {
+            (count, cents) = (count + 1, cents + event.paid_change_cents);
+        }
+    }
+    println!("{count} events changed what is paid by {cents} cents");
+
+    let invoice_id = "rust-7".to_owned();
+    let found = client.invoice(&GetInvoiceRequest { invoice_id, ..Default::default() })?;
+    let ids: Vec<_> = found.events.iter().map(|event| &event.event_id[..]).collect();
+    println!("{} cents of rust-7 are paid, by {}", found.invoice.paid_cents, ids.join(", "));
+    Ok(())
+}
+
 fn ends(client: &Client) {
     let stop = Stop::default();
     let mut export = client.clone().with_stop(&stop).export(&ExportRequest::default());
@@ -160,6 +176,7 @@ fn main() -> Result<(), Box<dyn StdError>> {
     summary(&client)?;
     exports(&client)?;
     payments(&client)?;
+    ledger(&client)?;
     ends(&client);
     without_a_network()
 }
