@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use billstream::bridge;
-use billstream::model::{Event, Filter, NewInvoice, Payment, Timestamp};
+use billstream::model::{Entry, Event, Filter, Kind, NewInvoice, Timestamp};
 use billstream::stop::Stop;
 use billstream::store::encode::{Chunk, Columns};
 use billstream::store::scan::{Ahead, Offer, Set, Source};
@@ -217,7 +217,8 @@ fn group_commit(c: &mut Criterion) {
 fn pay(database: &Database) {
     let event = Event {
         event_id: uuid::Uuid::now_v7().to_string(),
-        payment: Ok(Payment {
+        entry: Ok(Entry {
+            kind: Kind::Payment,
             invoice_id: "inv-00000007".to_owned(),
             amount_cents: 1,
             currency: "EUR".to_owned(),

@@ -2,7 +2,7 @@
 
 use crate::error::Violation;
 
-/// The most that one amount may be, in minor units of its currency: 9,223 of them fill the 64 bits of its
+/// The most that one amount may be, on either side of zero, in minor units of its currency: 9,223 of them fill the 64 bits of its
 /// totals, so that no slip of a keyboard ends a currency for everyone. What is written in the smallest
 /// units fits with room (10^13 Iranian rials or Indonesian rupiah, 10^15 yen), and a double is still exact.
 pub const MAX_AMOUNT_CENTS: i64 = 1_000_000_000_000_000;
@@ -35,9 +35,13 @@ pub enum Status {
 }
 
 impl Status {
-    /// The status of an invoice that is not void.
+    /// The status of an invoice that is not void. A credit note is the same on the other side of zero.
     pub fn of(total_amount_cents: i64, paid_cents: i64) -> Status {
-        match paid_cents.cmp(&total_amount_cents) {
+        let paid_to_total = match total_amount_cents < 0 {
+            true => total_amount_cents.cmp(&paid_cents),
+            false => paid_cents.cmp(&total_amount_cents),
+        };
+        match paid_to_total {
             std::cmp::Ordering::Less if paid_cents == 0 => Status::Open,
             std::cmp::Ordering::Less => Status::PartiallyPaid,
             std::cmp::Ordering::Equal => Status::Paid,
@@ -84,6 +88,7 @@ pub struct NewInvoice<'a> {
     /// Empty: the store assigns one.
     pub invoice_id: &'a str,
     pub customer_id: &'a str,
+    /// Under 0: a credit note.
     pub total_amount_cents: i64,
     pub currency: &'a str,
     pub issued_at: Timestamp,
@@ -97,14 +102,25 @@ pub struct Event {
     /// Empty where that of the message is too long.
     pub event_id: String,
     /// What to apply, or what is wrong with it.
-    pub payment: Result<Payment, Violation>,
+    pub entry: Result<Entry, Violation>,
 }
 
+/// What an event does; the numbers are those of the proto enum and of the database.
+#[doc(hidden)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Payment = 1,
+    Refund = 2,
+    Void = 3,
+}
+
+/// An event that is fit to be applied.
 #[doc(hidden)]
 #[derive(Clone, Debug)]
-pub struct Payment {
+pub struct Entry {
+    pub kind: Kind,
     pub invoice_id: String,
-    /// Over 0.
+    /// Over 0; of a void, or 0.
     pub amount_cents: i64,
     pub currency: String,
     pub received_at: Timestamp,
@@ -123,6 +139,9 @@ pub enum Outcome {
     InvoiceVoid = 6,
     Rejected = 7,
     EventIdReused = 8,
+    Voided = 9,
+    ExceedsPaid = 10,
+    HasPayments = 11,
 }
 
 /// The acknowledgement of an event, whose id is not said again.
@@ -138,14 +157,73 @@ pub struct Ack {
     pub message: String,
 }
 
+/// Counts and sums of invoices of one currency, or what is added to them.
+#[doc(hidden)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sums {
+    pub invoice_count: i64,
+    pub total_cents: i64,
+    pub paid_cents: i64,
+    pub credit_note_count: i64,
+    pub credit_note_cents: i64,
+    pub void_count: i64,
+    pub void_cents: i64,
+    /// The part of `paid_cents` that is of credit notes.
+    pub credit_note_paid_cents: i64,
+}
+
+impl Sums {
+    /// Those of one invoice.
+    pub fn of(total_amount_cents: i64, paid_cents: i64, is_void: bool) -> Sums {
+        let is_credit_note = total_amount_cents < 0;
+        Sums {
+            invoice_count: 1,
+            total_cents: total_amount_cents,
+            paid_cents,
+            credit_note_count: is_credit_note.into(),
+            credit_note_cents: total_amount_cents.min(0),
+            void_count: is_void.into(),
+            void_cents: if is_void { total_amount_cents } else { 0 },
+            credit_note_paid_cents: if is_credit_note { paid_cents } else { 0 },
+        }
+    }
+
+    /// `None` where a sum would leave 64 bits.
+    pub fn plus(self, more: Sums) -> Option<Sums> {
+        Some(Sums {
+            invoice_count: self.invoice_count.checked_add(more.invoice_count)?,
+            total_cents: self.total_cents.checked_add(more.total_cents)?,
+            paid_cents: self.paid_cents.checked_add(more.paid_cents)?,
+            credit_note_count: self.credit_note_count.checked_add(more.credit_note_count)?,
+            credit_note_cents: self.credit_note_cents.checked_add(more.credit_note_cents)?,
+            void_count: self.void_count.checked_add(more.void_count)?,
+            void_cents: self.void_cents.checked_add(more.void_cents)?,
+            credit_note_paid_cents: self
+                .credit_note_paid_cents
+                .checked_add(more.credit_note_paid_cents)?,
+        })
+    }
+
+    /// `None` where it would leave 64 bits.
+    pub fn outstanding_cents(&self) -> Option<i64> {
+        self.total_cents.checked_sub(self.void_cents)?.checked_sub(self.paid_cents)
+    }
+
+    /// Whether the invoices, the credit notes and what is outstanding of them each fit into 64 bits: then the sums of
+    /// any of them do.
+    pub fn fit(&self) -> bool {
+        let invoices = self.total_cents.checked_sub(self.credit_note_cents);
+        let paid = self.paid_cents.checked_sub(self.credit_note_paid_cents);
+        invoices.is_some() && paid.is_some() && self.outstanding_cents().is_some()
+    }
+}
+
 /// Counts and sums of the invoices of one currency.
 #[doc(hidden)]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CurrencyTotal {
     pub currency: String,
-    pub invoice_count: i64,
-    pub total_cents: i64,
-    pub paid_cents: i64,
+    pub sums: Sums,
 }
 
 #[doc(hidden)]

@@ -180,7 +180,7 @@ fn lost_job() -> Error {
 
 fn result_message(batch_id: String, created: Created) -> Result<BulkResult> {
     let total_cents = match &created.totals[..] {
-        [one] => Some(one.total_cents),
+        [one] => Some(one.sums.total_cents),
         _ => None,
     };
     Ok(BulkResult {

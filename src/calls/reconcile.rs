@@ -149,10 +149,8 @@ impl Intake {
 
 /// What an event holds of memory, with its acknowledgement, which may name the invoice.
 fn bytes_of(event: &Event) -> usize {
-    let text = match &event.payment {
-        Ok(payment) => {
-            2 * payment.invoice_id.len() + payment.currency.len() + payment.reference.len()
-        }
+    let text = match &event.entry {
+        Ok(entry) => 2 * entry.invoice_id.len() + entry.currency.len() + entry.reference.len(),
         Err(violation) => 2 * (violation.field.len() + violation.description.len()),
     };
     EVENT_BYTES + event.event_id.len() + text

@@ -340,7 +340,7 @@ fn stop(call: &Call) -> Stop {
 }
 
 fn summary_message(summary: model::Summary) -> Result<Summary> {
-    let counts = summary.totals.iter().map(|total| total.invoice_count);
+    let counts = summary.totals.iter().map(|total| total.sums.invoice_count);
     Ok(Summary {
         invoice_count: counts.sum(),
         totals: summary.totals.into_iter().map(total_message).collect::<Result<_>>()?,
@@ -352,14 +352,19 @@ fn summary_message(summary: model::Summary) -> Result<Summary> {
 
 /// The message of a total; the same for summaries and uploads.
 pub fn total_message(total: model::CurrencyTotal) -> Result<CurrencyTotal> {
-    let outstanding_cents = total.total_cents.checked_sub(total.paid_cents);
+    let sums = total.sums;
     Ok(CurrencyTotal {
         currency: total.currency,
-        invoice_count: total.invoice_count,
-        total_cents: total.total_cents,
-        paid_cents: total.paid_cents,
-        outstanding_cents: outstanding_cents
+        invoice_count: sums.invoice_count,
+        total_cents: sums.total_cents,
+        paid_cents: sums.paid_cents,
+        outstanding_cents: sums
+            .outstanding_cents()
             .ok_or_else(|| Error::Internal("an outstanding sum leaves 64 bits".to_owned()))?,
+        credit_note_count: sums.credit_note_count,
+        credit_note_cents: sums.credit_note_cents,
+        void_count: sums.void_count,
+        void_cents: sums.void_cents,
         ..Default::default()
     })
 }

@@ -6,10 +6,10 @@ use protobuf::{EnumOrUnknown, MessageField, SpecialFields};
 use std::fmt::Display;
 
 use crate::error::{quoted, Error, Result, Violation, Violations};
-use crate::model::{Event, Filter, NewInvoice, Payment, Timestamp, MAX_AMOUNT_CENTS};
+use crate::model::{Entry, Event, Filter, Kind, NewInvoice, Timestamp, MAX_AMOUNT_CENTS};
 use crate::proto::report::{
-    CreateInvoiceRequest, ExportEventsRequest, ExportRequest, GetInvoiceRequest, InvoiceStatus,
-    ListInvoicesRequest, ReconcileEvent, SummaryRequest,
+    CreateInvoiceRequest, EventKind, ExportEventsRequest, ExportRequest, GetInvoiceRequest,
+    InvoiceStatus, ListInvoicesRequest, ReconcileEvent, SummaryRequest,
 };
 
 /// The longest identifier in bytes.
@@ -59,6 +59,19 @@ impl Checks {
         if iso_currency::Currency::from_code(value).is_none() {
             let value = quoted(value);
             self.add("currency", format_args!("{value} is not an ISO 4217 code such as \"USD\""));
+        }
+    }
+
+    /// A payment where it is not set.
+    fn kind(&mut self, kind: EnumOrUnknown<EventKind>) -> Kind {
+        match kind.enum_value() {
+            Ok(EventKind::EVENT_KIND_REFUND) => Kind::Refund,
+            Ok(EventKind::EVENT_KIND_VOID) => Kind::Void,
+            Ok(EventKind::EVENT_KIND_UNSPECIFIED | EventKind::EVENT_KIND_PAYMENT) => Kind::Payment,
+            Err(number) => {
+                self.add("kind", format_args!("{number} is no event kind"));
+                Kind::Payment
+            }
         }
     }
 
@@ -211,7 +224,7 @@ pub fn invoice(request: &CreateInvoiceRequest, index: usize) -> Result<NewInvoic
     let mut checks = Checks::of_upload(index);
     checks.text("invoice_id", &request.invoice_id, MAX_ID_BYTES);
     checks.required_id("customer_id", &request.customer_id);
-    checks.amount("total_amount_cents", request.total_amount_cents, 0);
+    checks.amount("total_amount_cents", request.total_amount_cents, -MAX_AMOUNT_CENTS);
     checks.currency(&request.currency);
     checks.text("memo", &request.memo, MAX_TEXT_BYTES);
     let issued_at = checks.time("issued_at", &request.issued_at, None);
@@ -261,21 +274,23 @@ pub fn event(event: ReconcileEvent) -> Event {
     let mut checks = Checks::default();
     checks.required_id("event_id", &event.event_id);
     checks.required_id("invoice_id", &event.invoice_id);
-    checks.amount("amount_cents", event.amount_cents, 1);
+    let kind = checks.kind(event.kind);
+    checks.amount("amount_cents", event.amount_cents, if kind == Kind::Void { 0 } else { 1 });
     checks.currency(&event.currency);
     checks.text("reference", &event.reference, MAX_TEXT_BYTES);
     let received_at = checks.time("received_at", &event.received_at, None);
-    let payment = Payment {
+    let entry = Entry {
+        kind,
         invoice_id: event.invoice_id,
         amount_cents: event.amount_cents,
         currency: event.currency,
         received_at,
         reference: event.reference,
     };
-    let payment = match checks.found.first() {
+    let entry = match checks.found.first() {
         Some(violation) => Err(violation.clone()),
-        None => Ok(payment),
+        None => Ok(entry),
     };
     let is_long = event.event_id.len() > MAX_ID_BYTES;
-    Event { event_id: if is_long { String::new() } else { event.event_id }, payment }
+    Event { event_id: if is_long { String::new() } else { event.event_id }, entry }
 }

@@ -106,8 +106,8 @@ pub fn event(bytes: &[u8]) -> Result<usize> {
     let event = parsed::<ReconcileEvent>("ReconcileEvent", bytes, max_bytes)?;
     let event = validate::event(event);
     Ok(event.event_id.capacity()
-        + match event.payment {
-            Ok(payment) => [payment.invoice_id, payment.currency, payment.reference]
+        + match event.entry {
+            Ok(entry) => [entry.invoice_id, entry.currency, entry.reference]
                 .iter()
                 .map(String::capacity)
                 .sum(),

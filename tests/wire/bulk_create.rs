@@ -68,11 +68,16 @@ fn the_first_bad_message_ends_the_upload_and_is_named() {
     let server = TestServer::start(Config::default());
     let client = server.client();
     type Spoil = fn(&mut CreateInvoiceRequest);
-    let spoilt: [(&str, Spoil); 9] = [
+    let spoilt: [(&str, Spoil); 10] = [
         ("customer_id: is required", |i| i.customer_id.clear()),
         ("customer_id: contains a NUL", |i| i.customer_id = "a\0b".to_owned()),
         ("invoice_id: has 129 bytes", |i| i.invoice_id = "x".repeat(129)),
-        ("total_amount_cents: -1 is less than 0", |i| i.total_amount_cents = -1),
+        ("total_amount_cents: 1000000000000001 is more than 1000000000000000", |i| {
+            i.total_amount_cents = MAX_AMOUNT_CENTS + 1
+        }),
+        ("total_amount_cents: -1000000000000001 is less than -1000000000000000", |i| {
+            i.total_amount_cents = -MAX_AMOUNT_CENTS - 1
+        }),
         ("currency: \"usd\"", |i| i.currency = "usd".to_owned()),
         ("currency: \"ZZZ\"", |i| i.currency = "ZZZ".to_owned()),
         ("issued_at: is required", |i| i.issued_at = Default::default()),
@@ -108,13 +113,17 @@ fn a_taken_id_is_refused_and_nothing_is_created() {
 fn a_total_that_leaves_64_bits_is_refused() {
     let server = TestServer::start(Config::default());
     let client = server.client();
-    let largest = |i: i64| invoice(&format!("i{i}"), MAX_AMOUNT_CENTS);
     let fit = i64::MAX / MAX_AMOUNT_CENTS;
-    let field = format!("requests[{fit}].total_amount_cents");
-    let result = upload(&client, (0..=fit).map(largest));
-    assert_status(result, RpcStatusCode::INVALID_ARGUMENT, &field);
-    assert_eq!(summary(&client).invoice_count, 0);
-    upload(&client, (0..fit).map(largest)).unwrap();
+    // A credit note makes no room for an invoice, nor an invoice for a credit note: they may be of different customers.
+    for (i, cents) in [(0, MAX_AMOUNT_CENTS), (1, -MAX_AMOUNT_CENTS)] {
+        let largest = |n: i64| invoice(&format!("i{i}-{n}"), cents);
+        let field = format!("requests[{fit}].total_amount_cents");
+        let result = upload(&client, (0..=fit).map(largest));
+        assert_status(result, RpcStatusCode::INVALID_ARGUMENT, &field);
+        assert_eq!(summary(&client).invoice_count, i * fit);
+        upload(&client, (0..fit).map(largest)).unwrap();
+    }
+    assert_eq!(summary(&client).totals[0].total_cents, 0);
 }
 
 /// No single amount takes from others what their currency has room for.

@@ -3,11 +3,11 @@
 use rusqlite::{named_params, params, Connection, OptionalExtension};
 
 use crate::error::{Error, Result};
-use crate::model::{Created, CurrencyTotal, NewInvoice, Status};
+use crate::model::{Created, CurrencyTotal, NewInvoice, Status, Sums};
 use crate::store::sqlite::error::is_taken;
 use crate::store::sqlite::sql;
 use crate::store::sqlite::summary::sums;
-use crate::store::sqlite::totals::{Sums, Totals};
+use crate::store::sqlite::totals::Totals;
 use crate::store::staged::{Digest, Staged};
 
 /// Rows between two looks at whether the upload is still wanted.
@@ -131,8 +131,8 @@ fn insert_all(
             }
             error.into()
         })?;
-        let addition = Sums { invoice_count: 1, total_cents: total_amount_cents, paid_cents: 0 };
-        if !totals.add(conn, customer_id, currency, addition)? {
+        let sums = Sums::of(total_amount_cents, 0, false);
+        if !totals.add(conn, customer_id, currency, sums)? {
             return Err(Error::invalid(
                 format!("requests[{i}].total_amount_cents"),
                 format!(
@@ -140,25 +140,20 @@ fn insert_all(
                 ),
             ));
         }
-        count(&mut created, currency, total_amount_cents);
-        Ok(())
+        count(&mut created, currency, sums)
     })?;
     created.sort_by(|a, b| a.currency.cmp(&b.currency));
     Ok(created)
 }
 
-/// Counts an invoice in the totals of its upload. They are few, and parts of sums that did not overflow.
-fn count(created: &mut Vec<CurrencyTotal>, currency: &str, total_amount_cents: i64) {
-    match created.iter_mut().find(|total| total.currency == currency) {
-        Some(total) => {
-            total.invoice_count += 1;
-            total.total_cents += total_amount_cents;
-        }
-        None => created.push(CurrencyTotal {
-            currency: currency.to_owned(),
-            invoice_count: 1,
-            total_cents: total_amount_cents,
-            paid_cents: 0,
-        }),
-    }
+/// Counts an invoice in the totals of its upload, which are few.
+fn count(created: &mut Vec<CurrencyTotal>, currency: &str, sums: Sums) -> Result<()> {
+    let known = created.iter_mut().find(|total| total.currency == currency);
+    let Some(total) = known else {
+        created.push(CurrencyTotal { currency: currency.to_owned(), sums });
+        return Ok(());
+    };
+    let overflow = || Error::Internal(format!("a sum of {currency} leaves 64 bits"));
+    total.sums = total.sums.plus(sums).ok_or_else(overflow)?;
+    Ok(())
 }

@@ -181,7 +181,7 @@ fn snapshot(conn: &Connection) -> Result<Snapshot> {
     let summary = summary::summary(conn, &Filter::ALL)?;
     Ok(Snapshot {
         bytes: number(conn, "page_count")? * number(conn, "page_size")?,
-        invoice_count: summary.totals.iter().map(|total| total.invoice_count).sum(),
+        invoice_count: summary.totals.iter().map(|total| total.sums.invoice_count).sum(),
         last_sequence: summary.last_sequence,
     })
 }

@@ -13,9 +13,9 @@ use rusqlite::types::Value;
 use rusqlite::{params, Connection, Row, Statement, ToSql};
 
 use crate::error::Result;
-use crate::model::{Ack, Event, Outcome, Payment, Status};
+use crate::model::{Ack, Entry, Event, Kind, Outcome, Status, Sums};
 use crate::store::sqlite::sql;
-use crate::store::sqlite::totals::{Place, Sums, Totals};
+use crate::store::sqlite::totals::{Place, Totals};
 
 /// Applies `events` in their order and returns an acknowledgement for each.
 pub fn apply(conn: &Connection, totals: &mut Totals, events: &[Event]) -> Result<Vec<Ack>> {
@@ -29,8 +29,8 @@ pub fn apply(conn: &Connection, totals: &mut Totals, events: &[Event]) -> Result
         totals,
     };
     let places = event_ids.places.iter().zip(&invoice_ids.places);
-    let acks = events.iter().zip(places).map(|(event, (&id, &invoice))| match &event.payment {
-        Ok(payment) => job.apply(&event.event_id, payment, (id, invoice)),
+    let acks = events.iter().zip(places).map(|(event, (&id, &invoice))| match &event.entry {
+        Ok(entry) => job.apply(&event.event_id, entry, (id, invoice)),
         Err(violation) => {
             let why = format!("{}: {}", violation.field, violation.description);
             refused(None, Refusal(Outcome::Rejected, why))
@@ -47,7 +47,7 @@ pub fn apply(conn: &Connection, totals: &mut Totals, events: &[Event]) -> Result
 
 /// Empty where there is none to be found.
 fn invoice_id(event: &Event) -> &str {
-    event.payment.as_ref().map_or("", |payment| &payment.invoice_id)
+    event.entry.as_ref().map_or("", |entry| &entry.invoice_id)
 }
 
 /// The distinct ones of some keys, in their order, and the place that each key has among them.
@@ -73,7 +73,7 @@ impl<'a> Distinct<'a> {
 }
 
 struct Job<'a> {
-    /// The payment that was applied under each event id.
+    /// What was applied under each event id.
     known: Vec<Option<Known<'a>>>,
     /// What there is under each invoice id.
     invoices: Vec<Option<Invoice>>,
@@ -84,8 +84,9 @@ struct Job<'a> {
     totals: &'a mut Totals,
 }
 
-/// A payment that was applied, with its outcome.
+/// An event that was applied, with its outcome.
 struct Known<'a> {
+    kind: i32,
     invoice_id: Cow<'a, str>,
     amount_cents: i64,
     currency: Cow<'a, str>,
@@ -99,13 +100,13 @@ struct Applied<'a> {
     event_sequence: i64,
     previous_event_sequence: i64,
     event_id: &'a str,
-    payment: &'a Payment,
+    entry: &'a Entry,
     outcome: i32,
     invoice_status: i32,
     outstanding_cents: i64,
 }
 
-/// What a payment finds.
+/// What an event finds.
 struct Invoice {
     sequence: i64,
     total_amount_cents: i64,
@@ -114,38 +115,48 @@ struct Invoice {
     last_event_sequence: i64,
     /// The totals that it is part of.
     place: Place,
-    /// Whether a payment of this job is in it.
-    is_paid: bool,
+    /// Whether an event of this job changed it.
+    is_changed: bool,
 }
 
-/// Why a payment is not applied.
+impl Invoice {
+    fn is_void(&self) -> bool {
+        self.status == Status::Void as i32
+    }
+
+    fn outstanding_cents(&self) -> i64 {
+        if self.is_void() {
+            0
+        } else {
+            self.total_amount_cents - self.paid_cents
+        }
+    }
+}
+
+/// Why an event is not applied.
 struct Refusal(Outcome, String);
 
 impl<'a> Job<'a> {
-    /// Applies the payment whose event id and invoice have these places, unless its event is known.
-    fn apply(
-        &mut self,
-        event_id: &'a str,
-        payment: &'a Payment,
-        (id, invoice): (usize, usize),
-    ) -> Ack {
+    /// Applies the event whose id and invoice have these places, unless it is known.
+    fn apply(&mut self, event_id: &'a str, entry: &'a Entry, (id, invoice): (usize, usize)) -> Ack {
         let invoice = self.invoices[invoice].as_mut();
         // It may have been applied before the invoice was withdrawn.
         if let Some(known) = &self.known[id] {
-            return first(known, payment, invoice.as_deref());
+            return first(known, entry, invoice.as_deref());
         }
         let Some(invoice) = invoice else {
-            let why = format!("there is no invoice {:?}", payment.invoice_id);
+            let why = format!("there is no invoice {:?}", entry.invoice_id);
             return refused(None, Refusal(Outcome::UnknownInvoice, why));
         };
-        match pay(self.totals, payment, invoice) {
+        match change(self.totals, entry, invoice) {
             Ok(ack) => {
                 self.last_event_sequence += 1;
                 let Ack { outcome, invoice_status, outstanding_cents, .. } = ack;
                 self.known[id] = Some(Known {
-                    invoice_id: Cow::Borrowed(&payment.invoice_id),
-                    amount_cents: payment.amount_cents,
-                    currency: Cow::Borrowed(&payment.currency),
+                    kind: entry.kind as i32,
+                    invoice_id: Cow::Borrowed(&entry.invoice_id),
+                    amount_cents: entry.amount_cents,
+                    currency: Cow::Borrowed(&entry.currency),
                     outcome,
                     invoice_status,
                     outstanding_cents,
@@ -154,7 +165,7 @@ impl<'a> Job<'a> {
                     event_sequence: self.last_event_sequence,
                     previous_event_sequence: invoice.last_event_sequence,
                     event_id,
-                    payment,
+                    entry,
                     outcome,
                     invoice_status,
                     outstanding_cents,
@@ -167,49 +178,98 @@ impl<'a> Job<'a> {
     }
 }
 
-/// Pays the invoice, and adds to the totals, if the payment is due.
-fn pay(
+/// Changes the invoice as the event says, and the totals with it, if it may.
+fn change(
     totals: &mut Totals,
-    payment: &Payment,
+    entry: &Entry,
     invoice: &mut Invoice,
 ) -> std::result::Result<Ack, Refusal> {
-    if invoice.status == Status::Void as i32 {
+    if invoice.is_void() {
         return Err(Refusal(Outcome::InvoiceVoid, "the invoice is void".to_owned()));
     }
     let currency = totals.currency(invoice.place);
-    if currency != payment.currency {
+    if currency != entry.currency {
         return Err(Refusal(Outcome::CurrencyMismatch, format!("the invoice is in {currency}")));
     }
-    let paid_cents = invoice.paid_cents.checked_add(payment.amount_cents);
-    let more = Sums { paid_cents: payment.amount_cents, ..Sums::default() };
-    let Some(paid_cents) = paid_cents.filter(|_| totals.add_to(invoice.place, more)) else {
-        let why = "amount_cents: a sum would leave 64 bits".to_owned();
-        return Err(Refusal(Outcome::Rejected, why));
+    let total_cents = invoice.total_amount_cents;
+    let (change_cents, (paid_cents, status)) = match entry.kind {
+        Kind::Payment => (entry.amount_cents, pay(invoice, entry.amount_cents)?),
+        Kind::Refund => (-entry.amount_cents, pay(invoice, -entry.amount_cents)?),
+        Kind::Void => (0, withdraw(invoice, entry.amount_cents)?),
     };
-    let status = Status::of(invoice.total_amount_cents, paid_cents);
+    let more = Sums {
+        paid_cents: change_cents,
+        credit_note_paid_cents: if total_cents < 0 { change_cents } else { 0 },
+        void_count: (status == Status::Void).into(),
+        void_cents: if status == Status::Void { total_cents } else { 0 },
+        ..Sums::default()
+    };
+    if !totals.add_to(invoice.place, more) {
+        return Err(overflow());
+    }
+    (invoice.paid_cents, invoice.status, invoice.is_changed) = (paid_cents, status as i32, true);
     let outcome = match status {
-        Status::PartiallyPaid => Outcome::Partial,
+        Status::Open | Status::PartiallyPaid => Outcome::Partial,
+        Status::Paid => Outcome::Settled,
         Status::Overpaid => Outcome::Overpaid,
-        _ => Outcome::Settled,
+        Status::Void => Outcome::Voided,
     };
-    (invoice.paid_cents, invoice.status, invoice.is_paid) = (paid_cents, status as i32, true);
     Ok(Ack {
         outcome: outcome as i32,
-        invoice_status: status as i32,
-        outstanding_cents: invoice.total_amount_cents - paid_cents,
+        invoice_status: invoice.status,
+        outstanding_cents: invoice.outstanding_cents(),
         duplicate: false,
         message: String::new(),
     })
 }
 
+/// What is paid after a payment, or, with an amount under 0, after a refund; and the status.
+fn pay(invoice: &Invoice, change_cents: i64) -> std::result::Result<(i64, Status), Refusal> {
+    let (total_cents, before_cents) = (invoice.total_amount_cents, invoice.paid_cents);
+    let paid_cents = before_cents.checked_add(change_cents).ok_or_else(overflow)?;
+    let is_credit_note = total_cents < 0;
+    let is_beyond = if is_credit_note { paid_cents > 0 } else { paid_cents < 0 };
+    if is_beyond {
+        let was = if is_credit_note { "refunded of the credit note" } else { "paid" };
+        let why = format!("more than the {} that are {was}", before_cents.unsigned_abs());
+        return Err(Refusal(Outcome::ExceedsPaid, why));
+    }
+    Ok((paid_cents, Status::of(total_cents, paid_cents)))
+}
+
+/// What is paid of an invoice that may be withdrawn, and its status then. Its amount is compared where one is given.
+fn withdraw(invoice: &Invoice, amount_cents: i64) -> std::result::Result<(i64, Status), Refusal> {
+    let total_cents = invoice.total_amount_cents.unsigned_abs();
+    if amount_cents != 0 && amount_cents.unsigned_abs() != total_cents {
+        let why = format!("amount_cents: {amount_cents} is not the invoice's, {total_cents}");
+        return Err(Refusal(Outcome::Rejected, why));
+    }
+    match invoice.paid_cents {
+        0 => Ok((0, Status::Void)),
+        paid_cents => {
+            let why = format!("what is paid of it, {paid_cents}, is to be given back first");
+            Err(Refusal(Outcome::HasPayments, why))
+        }
+    }
+}
+
+fn overflow() -> Refusal {
+    Refusal(Outcome::Rejected, "amount_cents: a sum would leave 64 bits".to_owned())
+}
+
 /// The answer to an event whose id was applied before: its first outcome, or that the id is that of
-/// another payment.
-fn first(known: &Known<'_>, payment: &Payment, invoice: Option<&Invoice>) -> Ack {
-    let Known { invoice_id, amount_cents, currency, .. } = known;
-    let content = (payment.invoice_id.as_str(), payment.amount_cents, payment.currency.as_str());
-    if content != (invoice_id, *amount_cents, currency) {
+/// another event.
+fn first(known: &Known<'_>, entry: &Entry, invoice: Option<&Invoice>) -> Ack {
+    let Known { kind, invoice_id, amount_cents, currency, .. } = known;
+    let content = (entry.kind as i32, entry.amount_cents, &*entry.currency, &*entry.invoice_id);
+    if content != (*kind, *amount_cents, currency, invoice_id) {
+        let kind = match kind {
+            1 => "payment",
+            2 => "refund",
+            _ => "void",
+        };
         let why = format!(
-            "event_id was used for another payment: {amount_cents} {currency} of {invoice_id:?}"
+            "event_id was used for another {kind}: {amount_cents} {currency} of {invoice_id:?}"
         );
         return refused(invoice, Refusal(Outcome::EventIdReused, why));
     }
@@ -227,8 +287,7 @@ fn refused(invoice: Option<&Invoice>, Refusal(outcome, message): Refusal) -> Ack
     Ack {
         outcome: outcome as i32,
         invoice_status: invoice.map_or(0, |invoice| invoice.status),
-        outstanding_cents: invoice
-            .map_or(0, |invoice| invoice.total_amount_cents - invoice.paid_cents),
+        outstanding_cents: invoice.map_or(0, Invoice::outstanding_cents),
         duplicate: false,
         message,
     }
@@ -256,6 +315,7 @@ fn find<T>(
 fn find_events<'a>(conn: &Connection, event_ids: &[&str]) -> Result<Vec<Option<Known<'a>>>> {
     find(conn, sql::FIND_EVENTS, event_ids, |row| {
         Ok(Known {
+            kind: row.get(7)?,
             invoice_id: Cow::Owned(row.get(1)?),
             amount_cents: row.get(2)?,
             currency: Cow::Owned(row.get(3)?),
@@ -282,7 +342,7 @@ fn find_invoices(
             status: row.get(4)?,
             last_event_sequence: row.get(5)?,
             place: totals.place(conn, text(6)?, text(7)?)?,
-            is_paid: false,
+            is_changed: false,
         })
     })
 }
@@ -307,18 +367,18 @@ fn save_events(conn: &Connection, applied: &[Applied<'_>]) -> Result<()> {
 
 /// Binds the parameters of one row of an insert.
 fn bind_event(insert: &mut Statement<'_>, row: usize, event: &Applied<'_>) -> Result<()> {
-    let payment = event.payment;
+    let entry = event.entry;
     let columns: [&dyn ToSql; 13] = [
         &event.event_sequence,
         &event.previous_event_sequence,
         &event.event_id,
-        &payment.invoice_id,
-        &1,
-        &payment.amount_cents,
-        &payment.currency,
-        &payment.received_at.seconds,
-        &payment.received_at.nanos,
-        &payment.reference,
+        &entry.invoice_id,
+        &(entry.kind as i32),
+        &entry.amount_cents,
+        &entry.currency,
+        &entry.received_at.seconds,
+        &entry.received_at.nanos,
+        &entry.reference,
         &event.outcome,
         &event.invoice_status,
         &event.outstanding_cents,
@@ -329,12 +389,12 @@ fn bind_event(insert: &mut Statement<'_>, row: usize, event: &Applied<'_>) -> Re
     Ok(())
 }
 
-/// Writes what is paid of the invoices, in the order in which they lie.
+/// Writes the invoices that changed, in the order in which they lie.
 fn save_invoices(conn: &Connection, invoices: Vec<Option<Invoice>>) -> Result<()> {
     let mut pay_invoice = conn.prepare_cached(sql::PAY_INVOICE)?;
-    let mut paid: Vec<_> = invoices.into_iter().flatten().filter(|i| i.is_paid).collect();
-    paid.sort_unstable_by_key(|invoice| invoice.sequence);
-    for Invoice { paid_cents, status, last_event_sequence, sequence, .. } in paid {
+    let mut changed: Vec<_> = invoices.into_iter().flatten().filter(|i| i.is_changed).collect();
+    changed.sort_unstable_by_key(|invoice| invoice.sequence);
+    for Invoice { paid_cents, status, last_event_sequence, sequence, .. } in changed {
         pay_invoice.execute(params![paid_cents, status, last_event_sequence, sequence])?;
     }
     Ok(())

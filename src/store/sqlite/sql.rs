@@ -28,7 +28,6 @@ macro_rules! statements {
 }
 
 statements! {
-    ADD_CURRENCY_TOTAL = "add_currency_total";
     ADD_CUSTOMER_TOTAL = "add_customer_total";
     CHECK_CUSTOMER_TOTALS = "check_customer_totals";
     CHECK_INVOICES = "check_invoices";
@@ -53,6 +52,7 @@ statements! {
     PAY_CUSTOMER = "pay_customer";
     PAY_INVOICE = "pay_invoice";
     RENEW_FILE_STATE = "renew_file_state";
+    SET_CURRENCY_TOTAL = "set_currency_total";
     SET_LAST_EVENT_SEQUENCE = "set_last_event_sequence";
     SET_LAST_SEQUENCE = "set_last_sequence";
     SUMMARY = "summary";

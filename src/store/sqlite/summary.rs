@@ -6,9 +6,10 @@ use rusqlite::types::ValueRef;
 use rusqlite::{named_params, Connection, Row};
 
 use crate::error::{Error, Result};
-use crate::model::{CurrencyTotal, Filter, Summary};
+use crate::model::{CurrencyTotal, Filter, Status, Summary, Sums};
 use crate::store::sqlite::read::{in_transaction, last_event_sequence, last_sequence};
 use crate::store::sqlite::sql;
+use crate::store::sqlite::totals::read_sums;
 
 /// Counts and sums by currency, and the highest sequence. Of `filter`, the customer and the dates.
 pub fn summary(conn: &Connection, filter: &Filter) -> Result<Summary> {
@@ -24,11 +25,11 @@ fn summary_of_all(conn: &Connection) -> Result<Summary> {
     let mut statement = conn.prepare_cached(sql::SUMMARY)?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
-        summary.last_sequence = row.get(4)?;
-        summary.last_event_sequence = row.get(5)?;
+        summary.last_sequence = row.get(0)?;
+        summary.last_event_sequence = row.get(1)?;
         // Where there is none, there is no invoice.
-        if row.get_ref(0)? != ValueRef::Null {
-            summary.totals.push(total(row)?);
+        if row.get_ref(2)? != ValueRef::Null {
+            summary.totals.push(total(row, 2)?);
         }
     }
     Ok(summary)
@@ -55,28 +56,25 @@ fn summary_of_some(conn: &Connection, filter: &Filter) -> Result<Summary> {
     Ok(Summary { totals, last_sequence, last_event_sequence })
 }
 
-/// The kept totals of a statement that gives currency, count, total and paid.
+/// The kept totals of a statement that gives the currency and the columns of its sums.
 pub fn totals(
     conn: &Connection,
     statement: &str,
     params: impl rusqlite::Params,
 ) -> Result<Vec<CurrencyTotal>> {
     let mut statement = conn.prepare_cached(statement)?;
-    let totals = statement.query_map(params, total)?.collect::<rusqlite::Result<_>>()?;
+    let totals =
+        statement.query_map(params, |row| total(row, 0))?.collect::<rusqlite::Result<_>>()?;
     Ok(totals)
 }
 
-fn total(row: &Row<'_>) -> rusqlite::Result<CurrencyTotal> {
-    Ok(CurrencyTotal {
-        currency: row.get(0)?,
-        invoice_count: row.get(1)?,
-        total_cents: row.get(2)?,
-        paid_cents: row.get(3)?,
-    })
+/// A row from the column of its currency on.
+fn total(row: &Row<'_>, first: usize) -> rusqlite::Result<CurrencyTotal> {
+    Ok(CurrencyTotal { currency: row.get(first)?, sums: read_sums(row, first + 1)? })
 }
 
-/// The totals of the invoices of a statement, which gives currency, total and paid of each, in the order of
-/// the currency. They are added here: SQLite's GROUP BY sorts all rows, in memory.
+/// The totals of the invoices of a statement, which gives currency, total, paid and status of each, in the order
+/// of the currency. They are added here: SQLite's GROUP BY sorts all rows, in memory.
 pub fn sums(
     conn: &Connection,
     statement: &str,
@@ -84,42 +82,21 @@ pub fn sums(
 ) -> Result<Vec<CurrencyTotal>> {
     let mut statement = conn.prepare_cached(statement)?;
     let mut rows = statement.query(params)?;
-    let mut sums: BTreeMap<String, Sum> = BTreeMap::new();
+    let mut totals: BTreeMap<String, Sums> = BTreeMap::new();
     while let Some(row) = rows.next()? {
         let currency = row.get_ref(0)?.as_str().map_err(rusqlite::Error::from)?;
-        let sum = match sums.get_mut(currency) {
-            Some(sum) => sum,
-            None => sums.entry(currency.to_owned()).or_default(),
+        let is_void = row.get::<_, i32>(3)? == Status::Void as i32;
+        let invoice = Sums::of(row.get(1)?, row.get(2)?, is_void);
+        let sums = match totals.get_mut(currency) {
+            Some(sums) => sums,
+            None => totals.entry(currency.to_owned()).or_default(),
         };
-        sum.add(row.get(1)?, row.get(2)?);
+        *sums = sums
+            .plus(invoice)
+            .ok_or_else(|| Error::Internal(format!("a sum of {currency} leaves 64 bits")))?;
     }
-    sums.into_iter().map(|(currency, sum)| sum.total(currency)).collect()
-}
-
-/// The sums of one currency. Their order does not matter: none leaves 128 bits on the way.
-#[derive(Default)]
-struct Sum {
-    invoice_count: i64,
-    total_cents: i128,
-    paid_cents: i128,
-}
-
-impl Sum {
-    fn add(&mut self, total_cents: i64, paid_cents: i64) {
-        self.invoice_count += 1;
-        self.total_cents += i128::from(total_cents);
-        self.paid_cents += i128::from(paid_cents);
-    }
-
-    fn total(self, currency: String) -> Result<CurrencyTotal> {
-        let (Ok(total_cents), Ok(paid_cents)) =
-            (self.total_cents.try_into(), self.paid_cents.try_into())
-        else {
-            return Err(Error::Internal(format!("a sum of {currency} leaves 64 bits")));
-        };
-        let invoice_count = self.invoice_count;
-        Ok(CurrencyTotal { currency, invoice_count, total_cents, paid_cents })
-    }
+    let total = |(currency, sums)| CurrencyTotal { currency, sums };
+    Ok(totals.into_iter().map(total).collect())
 }
 
 #[cfg(test)]
@@ -144,8 +121,8 @@ mod tests {
             let summary = store.summary(&filter, Wait::Until(&Stop::default())).unwrap();
             assert_eq!(summary.last_sequence, 300);
             let totals = summary.totals.into_iter();
-            let numbers = |t: CurrencyTotal| (t.invoice_count, t.total_cents, t.paid_cents);
-            totals.map(|t| (t.currency.clone(), numbers(t))).collect::<Vec<_>>()
+            let numbers = |s: Sums| (s.invoice_count, s.total_cents, s.paid_cents);
+            totals.map(|t| (t.currency, numbers(t.sums))).collect::<Vec<_>>()
         };
         let total = |currency: &str, numbers| (currency.to_owned(), numbers);
         // Those of 1 to 9, and of them the odd ones.
@@ -155,23 +132,5 @@ mod tests {
         assert_eq!(sums("c1", 0, 9), odd);
         assert_eq!(sums("", 300, 400), []);
         thread.stop();
-    }
-
-    #[test]
-    fn a_sum_that_leaves_64_bits_is_an_error_and_one_that_comes_back_is_none() {
-        let mut sum = Sum::default();
-        sum.add(i64::MAX, 0);
-        sum.add(1, 0);
-        sum.add(-1, 0);
-        let most = CurrencyTotal {
-            currency: "USD".to_owned(),
-            invoice_count: 3,
-            total_cents: i64::MAX,
-            paid_cents: 0,
-        };
-        assert_eq!(sum.total("USD".to_owned()), Ok(most));
-        let mut sum = Sum::default();
-        (0..2).for_each(|_| sum.add(0, i64::MAX));
-        assert!(matches!(sum.total("USD".to_owned()), Err(Error::Internal(_))));
     }
 }

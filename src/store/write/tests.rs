@@ -1,7 +1,7 @@
 //! What becomes of the jobs of a commit, and of those that wait.
 
 use super::*;
-use crate::model::{CurrencyTotal, Filter, NewInvoice, Timestamp};
+use crate::model::{CurrencyTotal, Filter, NewInvoice, Sums, Timestamp};
 use crate::stop::Stop;
 use crate::store::{Store, StoreThread, Wait};
 use futures::executor::block_on;
@@ -112,8 +112,8 @@ fn the_totals_are_those_of_the_jobs_that_did_not_fail() {
         let filter = Filter { customer_id: customer_id.to_owned(), ..Filter::ALL };
         let summary = held.store.summary(&filter, Wait::Until(&Stop::default())).unwrap();
         let currency = "EUR".to_owned();
-        let (total_cents, paid_cents) = (15, 0);
-        let total = CurrencyTotal { currency, invoice_count: 3, total_cents, paid_cents };
+        let sums = Sums { invoice_count: 3, total_cents: 15, ..Sums::default() };
+        let total = CurrencyTotal { currency, sums };
         assert_eq!(summary.totals, [total]);
     }
 }
