@@ -259,6 +259,9 @@ settings! {
         /// When a commit returns: `full` (after an fsync; nothing acknowledged is lost when the power
         /// fails) or `normal` (nothing acknowledged is lost when the process is killed).
         synchronous: Synchronous = Synchronous::Full, is "full or normal", in help often;
+        /// Whether the file of an older version is kept, as `FILE.version-N`, when it is brought to this one: older
+        /// programs refuse it from then on. It takes its size of the disk; remove it when nothing is to go back.
+        upgrade_copy: bool = true, is "true or false";
         /// The longest to wait for another process that has the database locked, in milliseconds; then
         /// UNAVAILABLE.
         busy_timeout_ms: u64 = 5_000, in 0..=86_400_000;

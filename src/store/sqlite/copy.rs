@@ -55,6 +55,11 @@ impl NewFile<'_> {
         Ok(NewFile { to, file: temporary(to, "partial")? })
     }
 
+    /// The same of a file that is in the directory of `to`.
+    pub fn of(to: &Path, file: tempfile::NamedTempFile) -> NewFile<'_> {
+        NewFile { to, file }
+    }
+
     /// Where it is until then.
     pub fn path(&self) -> &Path {
         self.file.path()
@@ -106,16 +111,22 @@ pub fn check_copy(path: &Path, announced: &Snapshot) -> Result<()> {
 
 /// Copies a database over an empty file, as one that needs no log and whose state is of no log there is.
 pub fn copy_database(from: &Connection, to: &Path) -> Result<()> {
+    in_transaction(from, |from| copy_in_transaction(from, to))
+}
+
+/// The same of the state that the open transaction of `from` reads.
+pub fn copy_in_transaction(from: &Connection, to: &Path) -> Result<()> {
     let mut copy = Connection::open(to)?;
-    in_transaction(from, |from| copy_pages(from, &mut copy, |_| Ok(())))?;
+    copy_pages(from, &mut copy, |_| Ok(()))?;
     copy.pragma_update_and_check(None, "journal_mode", "delete", |_| Ok(()))?;
     renew_state(&copy)
 }
 
-fn renew_state(copy: &Connection) -> Result<()> {
+/// Numbers the state of a database anew.
+pub fn renew_state(conn: &Connection) -> Result<()> {
     // A database of version 1 has none.
-    if copy.table_exists(None, "file_state")? {
-        copy.query_row(sql::RENEW_FILE_STATE, [], |_| Ok(()))?;
+    if conn.table_exists(None, "file_state")? {
+        conn.query_row(sql::RENEW_FILE_STATE, [], |_| Ok(()))?;
     }
     Ok(())
 }
@@ -139,6 +150,11 @@ fn copy_pages(
             _ => return Err(Error::Unavailable("the database is locked".to_owned())),
         }
     }
+}
+
+/// The size of a database in bytes.
+pub fn size(conn: &Connection) -> Result<u64> {
+    Ok(number(conn, "page_count")? * number(conn, "page_size")?)
 }
 
 fn number(conn: &Connection, pragma: &str) -> Result<u64> {
@@ -180,7 +196,7 @@ impl Database {
 fn snapshot(conn: &Connection) -> Result<Snapshot> {
     let summary = summary::summary(conn, &Filter::ALL)?;
     Ok(Snapshot {
-        bytes: number(conn, "page_count")? * number(conn, "page_size")?,
+        bytes: size(conn)?,
         invoice_count: summary.totals.iter().map(|total| total.sums.invoice_count).sum(),
         last_sequence: summary.last_sequence,
     })

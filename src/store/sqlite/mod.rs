@@ -3,7 +3,8 @@
 //! | module | what it is |
 //! |---|---|
 //! | [`file`](mod@file) | one file with one name and one server |
-//! | [`open`] | is the file ours; pragmas, migrations |
+//! | [`open`] | is the file ours; pragmas |
+//! | [`upgrade`](mod@upgrade) | the file of an older version |
 //! | [`sql`] | the statements of `sql/` |
 //! | [`push`] | the SQL functions that encode a row |
 //! | [`read`] | the pool of read-only connections, and pages |
@@ -33,6 +34,7 @@ pub mod scan;
 pub mod sql;
 pub mod summary;
 pub mod totals;
+pub mod upgrade;
 pub mod wal;
 pub mod wal_file;
 pub mod write;

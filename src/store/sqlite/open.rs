@@ -5,19 +5,13 @@ use std::time::Duration;
 
 use rusqlite::config::DbConfig;
 use rusqlite::vtab::array;
-use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
+use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use crate::config::{Config, Synchronous};
 use crate::error::{Error, Result};
 use crate::store::sqlite::file::{resolve, unusable, DatabaseFile, HEADER_BYTES};
-use crate::store::sqlite::sql::MIGRATIONS;
+use crate::store::sqlite::upgrade::{migrate, upgrade, APPLICATION_ID, VERSION};
 use crate::store::sqlite::wal_file;
-
-/// "bill" in SQLite's header: the file is a billstream database.
-const APPLICATION_ID: i32 = i32::from_be_bytes(*b"bill");
-
-/// The version of the schema that this program knows.
-const VERSION: i32 = MIGRATIONS.len() as i32;
 
 /// Opens the database for writing, creates or upgrades it, and takes it for the server. A file that cannot
 /// be served is left as it is. (The connection is to be dropped before the file.)
@@ -46,7 +40,9 @@ pub fn open_writer(config: &Config) -> Result<(DatabaseFile, Connection)> {
 /// Makes a new database: a whole one, so that a kill leaves either nothing or that.
 fn create(path: &Path) -> Result<()> {
     let mut conn = Connection::open(path).map_err(|e| unusable(path, &e))?;
-    migrate(&mut conn, 0)
+    let transaction = conn.transaction()?;
+    migrate(&transaction, 0)?;
+    Ok(transaction.commit()?)
 }
 
 /// Opens a database that is ours for reading alone, whether a server has it or not.
@@ -136,13 +132,15 @@ fn prepare(conn: &mut Connection, config: &Config) -> Result<()> {
     // With what the log says, where the header did not.
     let version = pragma(conn, "user_version", Path::new(&path))?;
     refuse(APPLICATION_ID, version, Path::new(&path))?;
-    if version < VERSION {
-        migrate(conn, version)?;
-    }
     let mode: String =
         conn.pragma_update_and_check(None, "journal_mode", "wal", |row| row.get(0))?;
     if mode != "wal" {
         return Err(Error::Unusable(format!("{path}: this file system has no write-ahead log")));
+    }
+    // `wal` does it, between two commits.
+    conn.pragma_update(None, "wal_autocheckpoint", 0)?;
+    if version < VERSION {
+        upgrade(Path::new(&path), conn, config, version)?;
     }
     let synchronous = match config.synchronous {
         Synchronous::Full => "full",
@@ -150,21 +148,9 @@ fn prepare(conn: &mut Connection, config: &Config) -> Result<()> {
     };
     conn.pragma_update(None, "synchronous", synchronous)?;
     conn.pragma_update(None, "cache_size", kib(config.writer_cache_bytes))?;
-    // `wal` does it, between two commits.
-    conn.pragma_update(None, "wal_autocheckpoint", 0)?;
     // Arrays as parameters, for `reconcile`.
     array::load_module(conn)?;
     // `totals` does their work.
     conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false)?;
     Ok(())
-}
-
-fn migrate(conn: &mut Connection, version: i32) -> Result<()> {
-    let transaction = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    for script in &MIGRATIONS[version as usize..] {
-        transaction.execute_batch(script)?;
-    }
-    transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
-    transaction.pragma_update(None, "user_version", VERSION)?;
-    Ok(transaction.commit()?)
 }

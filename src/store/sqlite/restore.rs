@@ -95,7 +95,7 @@ fn clear(target: &mut DatabaseFile) -> Result<()> {
 }
 
 /// Gives `new` the permissions and the owner of `old`, as far as this process may.
-fn set_owner(new: &Path, old: &Path) -> Result<()> {
+pub fn set_owner(new: &Path, old: &Path) -> Result<()> {
     let failed = |e: std::io::Error| unusable(old, &e);
     let (is, was) = (new.metadata().map_err(failed)?, old.metadata().map_err(failed)?);
     fs::set_permissions(new, was.permissions()).map_err(failed)?;
@@ -127,7 +127,7 @@ fn put_aside(path: &Path, new: &Path, keep: bool) -> Result<Option<PathBuf>> {
     if !keep {
         return Ok(None);
     }
-    let kept = free_name(path);
+    let kept = free_name(path, ".before-restore");
     for suffix in ["-wal", "-journal", ""] {
         let old = beside(path, suffix);
         if has_bytes(&old) {
@@ -146,9 +146,10 @@ fn empty_log(path: &Path) -> Result<()> {
     Ok(conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?)
 }
 
-fn free_name(path: &Path) -> PathBuf {
-    let numbered = (2..).map(|n| beside(path, &format!(".before-restore-{n}")));
-    let mut names = std::iter::once(beside(path, ".before-restore")).chain(numbered);
+/// The name of `path` and `suffix`, with a number where that is taken.
+pub fn free_name(path: &Path, suffix: &str) -> PathBuf {
+    let numbered = (2..).map(|n| beside(path, &format!("{suffix}-{n}")));
+    let mut names = std::iter::once(beside(path, suffix)).chain(numbered);
     // OK because the numbers do not end.
     let is_free = |name: &PathBuf| {
         ["", "-wal", "-journal"].iter().all(|suffix| !beside(name, suffix).exists())
@@ -166,7 +167,8 @@ fn copy_file(from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
-fn remove(file: &Path) -> Result<()> {
+/// Takes a file away, if it is there.
+pub fn remove(file: &Path) -> Result<()> {
     match fs::remove_file(file) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(unusable(file, &error)),
         _ => Ok(()),
