@@ -62,7 +62,7 @@
 //! | 4 | `grpc`: binds the calls to grpcio: sinks, metadata, codecs · [`services`]: health and reflection |
 //! | 3 | `calls`: the rpcs without a transport; admission, validation, times, the one table of statuses |
 //! | 2 | `store`: the database as verbs, with SQLite below · [`bridge`]: channels between threads and futures · `workers`: threads |
-//! | 1 | `certificate` · [`config`] · [`model`] · [`error`] · `method` · [`metrics`] · `peer` · [`proto`] · `status` · [`stop`] · `tokens` |
+//! | 1 | `amount` · `certificate` · [`config`] · `currency` · [`model`] · [`error`] · `method` · [`metrics`] · `peer` · [`proto`] · `status` · [`stop`] · `tokens` |
 //!
 //! The rules, to which `tests/house_rules.rs` holds the code, and the table to the imports:
 //!
@@ -83,8 +83,15 @@
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 
+// For the files that the command line reads and writes; no part of the interface.
+#[cfg(feature = "cli")]
+#[doc(hidden)]
+pub mod amount;
 mod certificate;
 pub mod config;
+// For the same files; no part of the interface.
+#[doc(hidden)]
+pub mod currency;
 pub mod error;
 mod method;
 pub mod metrics;

@@ -10,8 +10,10 @@ const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
 /// The floor of each module of the library; the binary is above them all.
 const FLOORS: &[(&str, u8)] = &[
+    ("amount", 1),
     ("certificate", 1),
     ("config", 1),
+    ("currency", 1),
     ("error", 1),
     ("method", 1),
     ("metrics", 1),

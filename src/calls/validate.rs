@@ -5,6 +5,7 @@ use protobuf::{EnumOrUnknown, MessageField, SpecialFields};
 
 use std::fmt::Display;
 
+use crate::currency::minor_digits;
 use crate::error::{quoted, Error, Result, Violation, Violations};
 use crate::model::{Entry, Event, Filter, Kind, NewInvoice, Timestamp, MAX_AMOUNT_CENTS};
 use crate::proto::report::{
@@ -56,7 +57,7 @@ impl Checks {
     }
 
     fn currency(&mut self, value: &str) {
-        if iso_currency::Currency::from_code(value).is_none() {
+        if minor_digits(value).is_none() {
             let value = quoted(value);
             self.add("currency", format_args!("{value} is not an ISO 4217 code such as \"USD\""));
         }

@@ -6,9 +6,9 @@ use std::fs::File;
 use std::io::Read;
 
 use clap::Args;
-use iso_currency::Currency;
 
 use billstream::client::{self, Client, Code, Retry};
+use billstream::currency::minor_digits;
 use billstream::proto::report::{BulkResult, CreateInvoiceRequest};
 
 use super::connection::Connection;
@@ -237,7 +237,7 @@ fn request(rows: &Rows<impl Read>) -> Result<CreateInvoiceRequest> {
         return Err(rows.wrong("total_amount_cents", value, "0 cents or more"));
     }
     let currency = rows.text("currency")?;
-    if Currency::from_code(currency).is_none() {
+    if minor_digits(currency).is_none() {
         return Err(rows.wrong("currency", currency, "an ISO 4217 code such as USD"));
     }
     Ok(CreateInvoiceRequest {

@@ -4,7 +4,8 @@
 //! [`settings`], [`advice`] over [`machine`], [`connection`], [`security`], [`filter`],
 //! [`input`] and [`rows`] (reading: [`beginning`], [`csv_rows`]
 //! over [`csv_records`], [`ndjson_rows`]), [`output`], [`table`], [`invoices`], [`events`], [`acks`], [`answer`] and [`totals`]
-//! (writing), [`interrupt`], [`progress`], [`stderr`], [`logging`], [`systemd`], [`nearest`] and [`values`].
+//! (writing), [`notation`] (amounts and times of files), [`interrupt`], [`progress`], [`stderr`], [`logging`],
+//! [`systemd`], [`nearest`] and [`values`].
 
 mod acks;
 mod advice;
@@ -30,6 +31,7 @@ mod logging;
 mod machine;
 mod ndjson_rows;
 mod nearest;
+mod notation;
 mod output;
 mod progress;
 mod reconcile;
