@@ -12,9 +12,9 @@ pub const MAX_ID_BYTES: usize = 128;
 pub const MAX_MEMO_BYTES: usize = 1024;
 
 /// What [`time`] reads, for messages.
-const EXPECTED_TIME: &str = "an RFC 3339 time such as 1997-01-01T00:00:00Z";
+pub const EXPECTED_TIME: &str = "an RFC 3339 time such as 1997-01-01T00:00:00Z";
 
-const EPOCH: DateTime = DateTime::constant(1970, 1, 1, 0, 0, 0, 0);
+pub const EPOCH: DateTime = DateTime::constant(1970, 1, 1, 0, 0, 0, 0);
 /// The first and last second of a protobuf Timestamp: the years 1 to 9999.
 const SECONDS: std::ops::RangeInclusive<i64> = -62_135_596_800..=253_402_300_799;
 
@@ -44,7 +44,7 @@ fn read_time(text: &str) -> Result<Timestamp, &'static str> {
 }
 
 /// `00` for `59`, and `T` for what may be in its place.
-fn shape(text: &str) -> String {
+pub fn shape(text: &str) -> String {
     let kind = |c: char| match c {
         '0'..='9' => '0',
         't' | ' ' => 'T',
@@ -100,7 +100,7 @@ pub fn time_or_date(text: &str) -> Result<Timestamp, String> {
     found.map_err(|why| format!("expected {EXPECTED_TIME}, or a date such as 1997-01-01{why}"))
 }
 
-fn timestamp(local: DateTime, offset_seconds: i32) -> Option<Timestamp> {
+pub fn timestamp(local: DateTime, offset_seconds: i32) -> Option<Timestamp> {
     let since_epoch = local.duration_since(EPOCH);
     let nanos = since_epoch.subsec_nanos().rem_euclid(1_000_000_000);
     let before = i64::from(since_epoch.subsec_nanos() < 0);
