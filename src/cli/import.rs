@@ -1,34 +1,36 @@
 //! `billstream import`: creates the invoices of a file, all of them or none.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::io::Read;
 
 use clap::Args;
 
 use billstream::client::{self, Client, Code, Retry};
-use billstream::currency::minor_digits;
 use billstream::proto::report::{BulkResult, CreateInvoiceRequest};
 
 use super::connection::Connection;
 use super::failure::{describe, Failure, Result};
-use super::input::Input;
+use super::interrupt;
 use super::output::{Cell, Format, FormatArgs};
 use super::progress::Progress;
-use super::rows::{Column, Need, Rows};
+use super::reading::{
+    Column, ExpectArgs, Expected, Input, Layout, LayoutArgs, Need, Next, Rows, Tally,
+};
 use super::stderr::say;
 use super::totals::print_totals;
-use super::values::{quoted, MAX_ID_BYTES, MAX_MEMO_BYTES};
+use super::values::{MAX_ID_BYTES, MAX_MEMO_BYTES};
 
 /// Creates the invoices of a csv or ndjson file, all of them or none
 ///
 /// The csv has the header invoice_id,customer_id,total_amount_cents,currency,issued_at,memo, in any
 /// order; invoice_id and memo may be left out. The ndjson has an object with these members a line.
 /// status, paid_cents and sequence of an export are ignored, with a note. What begins with `{` is
-/// ndjson.
+/// ndjson. Options say what is otherwise in a file; docs/files.md has examples. Rows without any value, as
+/// spreadsheets write them, are skipped and counted.
 ///
-/// Every row is checked before the upload is committed: a wrong one is named by line and column,
+/// Every row is checked before the upload is committed: the first 20 errors are named by line and column,
 /// nothing is created, and the exit code is 2. After a lost connection the upload is repeated with the same
 /// batch id, which never creates anything twice. Ctrl-C says how to do so by hand.
 ///
@@ -41,6 +43,10 @@ pub struct Import {
     /// printed on stderr]
     #[arg(long, value_name = "ID", value_parser = batch_id)]
     batch_id: Option<String>,
+    #[command(flatten)]
+    layout: LayoutArgs,
+    #[command(flatten)]
+    expect: ExpectArgs,
     #[command(flatten)]
     format: FormatArgs,
     #[command(flatten)]
@@ -67,12 +73,14 @@ fn batch_id(text: &str) -> std::result::Result<String, String> {
 }
 
 pub fn run(args: &Import) -> Result<()> {
+    let layout = args.layout.layout(COLUMNS)?;
+    let expected = args.expect.expected(&layout)?;
     let input = Input::open(&args.file)?;
     let progress = Progress::bytes(input.len);
     let client = args.connection.client_or_new_file(&progress)?;
     let batch_id = args.batch_id.clone().unwrap_or_else(new_batch_id);
     let (retry, noted) = (client.retry(), RefCell::default());
-    let mut upload = Upload { client, input, batch_id, progress, retry, noted };
+    let mut upload = Upload { client, input, layout, expected, batch_id, progress, retry, noted };
     let result = upload.run().map_err(|failure| match failure {
         Failure::Rpc(error) => upload.explain(error),
         other => other.or_go_on(|| upload.go_on()),
@@ -107,6 +115,8 @@ fn print(format: Format, result: &BulkResult, batch_id: &str) -> Result<()> {
 struct Upload {
     client: Client,
     input: Input,
+    layout: Layout,
+    expected: Expected,
     batch_id: String,
     progress: Progress,
     retry: Retry,
@@ -120,7 +130,10 @@ impl Upload {
         loop {
             let (sent, result) = self.attempt()?;
             let error = match result {
-                Ok(result) => return Ok(result),
+                Ok((result, notes)) => {
+                    notes.iter().for_each(|note| self.progress.note(note));
+                    return Ok(result);
+                }
                 Err(error) => error,
             };
             // An attempt that comes no further than those before is no progress, so that an upload which
@@ -133,21 +146,32 @@ impl Upload {
         }
     }
 
-    /// Sends the whole file. Gives how many rows were sent, and how the upload ended. A failure of the file
-    /// cancels it, and so creates nothing.
-    fn attempt(&self) -> Result<(u64, client::Result<BulkResult>)> {
+    /// Sends the whole file. Gives how many rows were sent, and how the upload ended, with what is to be said of
+    /// the file. A failure of the file cancels the upload, and so creates nothing.
+    fn attempt(&self) -> Result<(u64, client::Result<(BulkResult, Vec<String>)>)> {
         let reader = self.progress.reading(self.input.reader()?);
-        let mut rows = Rows::new(&self.input.name, COLUMNS, reader)?;
-        let mut upload = self.client.upload()?;
-        let mut sent = 0;
-        while rows.advance()? {
-            self.note_ignored(&rows);
-            if let Err(error) = upload.send(&request(&rows)?) {
-                return Ok((sent, Err(error)));
+        let mut rows = Rows::new(&self.input.name, &self.layout, reader)?;
+        let (mut upload, mut tally) = (self.client.upload()?, Tally::default());
+        loop {
+            match rows.next(request)? {
+                Next::Row(request) => {
+                    self.note_ignored(&rows);
+                    if let Err(error) = upload.send(&request) {
+                        return Ok((tally.rows(), Err(error)));
+                    }
+                    tally.add(&request.currency, request.total_amount_cents);
+                }
+                Next::Bad => break,
+                Next::End => {
+                    rows.finish()?;
+                    self.expected.check(&self.input.name, &tally, &self.layout)?;
+                    let result = upload.commit(&self.batch_id);
+                    return Ok((tally.rows(), result.map(|result| (result, rows.notes()))));
+                }
             }
-            sent += 1;
         }
-        Ok((sent, upload.commit(&self.batch_id)))
+        drop(upload);
+        Err(check_rest(rows)?)
     }
 
     /// Says once of each column that it is ignored.
@@ -181,72 +205,93 @@ impl Upload {
         found.ok().flatten().unwrap_or(Failure::Rpc(error))
     }
 
-    fn rows(&self) -> Result<Rows<&File>> {
-        Rows::new(&self.input.name, COLUMNS, self.input.reader()?)
+    fn rows(&self) -> Result<Rows<'_, &File>> {
+        Rows::new(&self.input.name, &self.layout, self.input.reader()?)
     }
 
-    /// The line and column of "requests[INDEX].FIELD".
+    /// The lines and columns of "requests[INDEX].FIELD".
     fn find_invalid(&self, error: &client::Error) -> Result<Option<Failure>> {
+        let mut places = BTreeMap::<u64, Vec<_>>::new();
         for violation in &error.violations {
             let Some((index, field)) = parse_request_path(&violation.field) else { continue };
             let Some(column) = COLUMNS.iter().find(|column| column.name == field) else { continue };
-            let mut rows = self.rows()?;
-            for _ in 0..=index {
-                rows.advance()?;
-            }
-            let value = rows.text(column.name)?;
-            let message = format!(
-                "column {field}: {}: the server says: {}",
-                quoted(value),
-                violation.description
-            );
-            return Ok(Some(rows.bad(&message)));
+            places.entry(index).or_default().push((column.name, &violation.description));
         }
-        Ok(None)
+        let mut rows = self.rows()?;
+        for index in 0.. {
+            let wrong = places.remove(&index).unwrap_or_default();
+            let say = |rows: &Rows<_>| {
+                wrong.iter().for_each(|(column, says)| {
+                    rows.refused(column, &format!("the server says: {says}"));
+                });
+                Some(())
+            };
+            if matches!(rows.next(say)?, Next::End) || places.is_empty() {
+                break;
+            }
+        }
+        Ok(rows.finish().err())
     }
 
-    /// Two lines with one id, or the line of the id that the server's message quotes.
+    /// The lines with an id that is on another line, or the line of the id that the server's message quotes.
     fn find_taken(&self, error: &client::Error) -> Result<Option<Failure>> {
         let taken = error.message.split('"').nth(1).unwrap_or("");
         let mut taken_line = None;
         let mut lines = HashMap::new();
         let mut rows = self.rows()?;
-        while rows.advance()? {
-            let id = rows.text("invoice_id")?;
-            if id.is_empty() {
-                continue;
-            }
-            if let Some(first) = lines.insert(id.to_owned(), rows.line()) {
-                let expected = format!("an id that is not on line {first} already");
-                return Ok(Some(rows.wrong("invoice_id", id, &expected)));
-            }
+        let look = |rows: &Rows<_>| {
+            let id = rows.text("invoice_id").filter(|id| !id.is_empty())?.to_owned();
             if id == taken {
                 taken_line = Some(rows.line());
             }
+            if let Some(first) = lines.insert(id.clone(), rows.line()) {
+                let expected = format!("an id that is not on line {first} already");
+                return rows.refuse("invoice_id", &id, &expected);
+            }
+            Some(())
+        };
+        let mut look = look;
+        while !matches!(rows.next(&mut look)?, Next::End) {}
+        if let Err(twice) = rows.finish() {
+            return Ok(Some(twice));
         }
         let message = |line| format!("{}:{line}: {}", self.input.name, describe(error));
         Ok(taken_line.map(|line| Failure::Failed(message(line))))
     }
 }
 
+/// Reads to the end of an input of which a row is wrong, for all that is wrong with it.
+fn check_rest(mut rows: Rows<impl Read>) -> Result<Failure> {
+    while !matches!(rows.next(request)?, Next::End) {
+        if interrupt::is_requested() {
+            return Ok(Failure::Interrupted("nothing was created".to_owned()));
+        }
+    }
+    // OK to say that it was interrupted otherwise: a row was wrong.
+    Ok(rows.finish().err().unwrap_or_else(|| Failure::Interrupted(String::new())))
+}
+
 /// The request of the row at hand, checked as the server will check it.
-fn request(rows: &Rows<impl Read>) -> Result<CreateInvoiceRequest> {
-    let total_amount_cents = rows.cents("total_amount_cents")?;
-    if total_amount_cents < 0 {
-        let value = rows.text("total_amount_cents")?;
-        return Err(rows.wrong("total_amount_cents", value, "0 cents or more"));
-    }
-    let currency = rows.text("currency")?;
-    if minor_digits(currency).is_none() {
-        return Err(rows.wrong("currency", currency, "an ISO 4217 code such as USD"));
-    }
-    Ok(CreateInvoiceRequest {
-        invoice_id: rows.name("invoice_id", MAX_ID_BYTES)?.to_owned(),
-        customer_id: rows.required_name("customer_id", MAX_ID_BYTES)?.to_owned(),
-        total_amount_cents,
-        currency: currency.to_owned(),
-        issued_at: Some(rows.time("issued_at")?).into(),
-        memo: rows.name("memo", MAX_MEMO_BYTES)?.to_owned(),
+fn request(rows: &Rows<impl Read>) -> Option<CreateInvoiceRequest> {
+    // All of them first, so that each is looked at.
+    let currency = rows.currency("currency");
+    let total = rows.cents("total_amount_cents", currency.as_deref()).filter(|cents| {
+        *cents >= 0 || {
+            let value = rows.text("total_amount_cents").unwrap_or_default();
+            rows.refuse::<()>("total_amount_cents", value, "0 cents or more").is_some()
+        }
+    });
+    let invoice_id = rows.name("invoice_id", MAX_ID_BYTES);
+    let customer_id = rows.required_name("customer_id", MAX_ID_BYTES);
+    let issued_at = rows.time("issued_at");
+    let memo = rows.name("memo", MAX_MEMO_BYTES);
+    Some(CreateInvoiceRequest {
+        invoice_id: invoice_id?.to_owned(),
+        customer_id: customer_id?.to_owned(),
+        total_amount_cents: total?,
+        currency: currency?.into_owned(),
+        issued_at: Some(issued_at?).into(),
+        memo: memo?.to_owned(),
         ..CreateInvoiceRequest::default()
     })
 }

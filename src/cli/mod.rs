@@ -2,8 +2,7 @@
 //!
 //! One file a command; what they share is in [`failure`] (messages and exit codes), [`environment`],
 //! [`settings`], [`advice`] over [`machine`], [`connection`], [`security`], [`filter`],
-//! [`input`] and [`rows`] (reading: [`beginning`], [`csv_rows`]
-//! over [`csv_records`], [`ndjson_rows`]), [`output`], [`table`], [`invoices`], [`events`], [`acks`], [`answer`] and [`totals`]
+//! [`reading`] (rows of files), [`output`], [`table`], [`invoices`], [`events`], [`acks`], [`answer`] and [`totals`]
 //! (writing), [`notation`] (amounts and times of files), [`interrupt`], [`progress`], [`stderr`], [`logging`],
 //! [`systemd`], [`nearest`] and [`values`].
 
@@ -11,10 +10,7 @@ mod acks;
 mod advice;
 mod answer;
 mod backup;
-mod beginning;
 mod connection;
-mod csv_records;
-mod csv_rows;
 mod environment;
 mod events;
 mod export;
@@ -23,19 +19,17 @@ mod files;
 mod filter;
 mod generate;
 mod import;
-mod input;
 mod interrupt;
 mod invoices;
 mod list;
 mod logging;
 mod machine;
-mod ndjson_rows;
 mod nearest;
 mod notation;
 mod output;
 mod progress;
+mod reading;
 mod reconcile;
-mod rows;
 mod security;
 mod serve;
 mod settings;

@@ -1,6 +1,7 @@
 //! `billstream reconcile`: payments in, acknowledgements out, both at once.
 
-use std::io::{self, Read};
+use std::fs::File;
+use std::io::{self, Read, Seek};
 use std::thread;
 
 use clap::Args;
@@ -11,27 +12,34 @@ use billstream::proto::report::ReconcileEvent;
 use super::acks::Acks;
 use super::connection::Connection;
 use super::failure::{Failure, Result};
-use super::input;
 use super::output::{Format, FormatArgs};
 use super::progress::Progress;
-use super::rows::{Column, Need, Rows};
+use super::reading::{self, Column, ExpectArgs, Layout, LayoutArgs, Need, Next, Rows, Tally};
 
 /// Applies the payments of a csv or ndjson input, and prints an acknowledgement for each
 ///
 /// The csv has the header event_id,invoice_id,amount_cents,currency,received_at,reference, in any order;
 /// reference may be left out. The ndjson has an object with these members a line. What begins with
-/// `{` is ndjson.
+/// `{` is ndjson. Options say what is otherwise in a file; docs/files.md has examples. Rows without any value, as
+/// spreadsheets write them, are skipped and counted.
+///
+/// A file is checked as a whole before anything of it is sent: the first 20 errors are named by line and column,
+/// nothing is applied, and the exit code is 2. A pipe cannot be read twice: a line of it that cannot be read ends the
+/// command, what was before it is applied, and the exit code is 2.
 ///
 /// Acknowledgements come in the order of the events, while the input is still open. Each is
 /// printed after its event is on disk. A payment that cannot be applied does not end the command:
-/// its outcome says why (the exit code is 0). A line that cannot be read does: what was before it
-/// is applied, and the exit code is 2. So it is with a stdout that is closed or full: all payments are
+/// its outcome says why (the exit code is 0). Nor does a stdout that is closed or full: all payments are
 /// applied, the rest of the acknowledgements is lost, and the exit code is 1. After a lost connection the
 /// events without an acknowledgement are sent again, and none is applied twice.
 #[derive(Args)]
 pub struct Reconcile {
     /// The file, or - for stdin
     file: String,
+    #[command(flatten)]
+    layout: LayoutArgs,
+    #[command(flatten)]
+    expect: ExpectArgs,
     #[command(flatten)]
     format: FormatArgs,
     #[command(flatten)]
@@ -48,43 +56,109 @@ const COLUMNS: &[Column] = &[
 ];
 
 pub fn run(args: &Reconcile) -> Result<()> {
+    let layout = args.layout.layout(COLUMNS)?;
+    let events = Source::open(&args.file)?;
+    check(args, &events, &layout)?;
     let progress = Progress::rows();
     let client = args.connection.client(&progress)?;
+    let notes = progress.notes();
     let mut acks = Acks::new(args.format.or(Format::Csv), progress)?;
-    let (events, received) = client.reconcile().split();
-    let file = args.file.clone();
+    let (sender, received) = client.reconcile().split();
     // Reading may wait for ever, and acknowledgements must not.
-    let reader = thread::spawn(move || read(&file, &events));
+    let reader = thread::spawn(move || send(&events, &layout, &sender));
     let result = acks.print_all(received).and_then(|()| {
         let panicked = |_| Failure::Failed(format!("{}: the reader panicked", args.file));
-        reader.join().map_err(panicked)?
+        let said = reader.join().map_err(panicked)??;
+        said.iter().for_each(|note| notes(note));
+        Ok(())
     });
     // A line that cannot be read goes before acknowledgements that cannot be printed.
     let printed = acks.finish();
     result.map_err(|failure| failure.or_go_on(|| acks.go_on())).and(printed)
 }
 
-fn read(path: &str, events: &Events) -> Result<()> {
-    let input: Box<dyn Read> = match path {
-        "-" => Box::new(io::stdin()),
-        path => Box::new(input::open(path)?),
-    };
-    let mut rows = Rows::new(&input::display_name(path), COLUMNS, input)?;
+/// Where events come from.
+struct Source {
+    name: String,
+    /// A file that can be read twice; `None`: stdin.
+    file: Option<File>,
+    is_regular: bool,
+}
+
+impl Source {
+    fn open(path: &str) -> Result<Source> {
+        let file = if path == "-" { None } else { Some(reading::open(path)?) };
+        let metadata = file.as_ref().map(|file| file.metadata()).transpose();
+        let metadata = metadata.map_err(|error| Failure::io(path, error))?;
+        let is_regular = metadata.is_some_and(|metadata| metadata.is_file());
+        Ok(Source { name: reading::display_name(path), file, is_regular })
+    }
+
+    /// Reads from the start where that can be.
+    fn rows<'a>(&'a self, layout: &'a Layout) -> Result<Rows<'a, Box<dyn Read + 'a>>> {
+        let Some(mut file) = self.file.as_ref() else {
+            return Rows::new(&self.name, layout, Box::new(io::stdin()));
+        };
+        if self.is_regular {
+            file.rewind().map_err(|error| Failure::io(&self.name, error))?;
+        }
+        Rows::new(&self.name, layout, Box::new(file))
+    }
+}
+
+/// Reads a file to its end before anything of it is sent, for all that is wrong with it.
+fn check(args: &Reconcile, source: &Source, layout: &Layout) -> Result<()> {
+    let expected = args.expect.expected(layout)?;
+    if !source.is_regular {
+        return match expected.is_any() {
+            true => Err(Failure::Usage(format!(
+                "{}: --expect-rows and --expect-total are of files: what comes through a pipe is applied before \
+                 its end is known",
+                source.name
+            ))),
+            false => Ok(()),
+        };
+    }
+    let (mut rows, mut tally) = (source.rows(layout)?, Tally::default());
+    loop {
+        match rows.next(event)? {
+            Next::Row(event) => tally.add(&event.currency, event.amount_cents),
+            Next::Bad => {}
+            Next::End => break,
+        }
+    }
+    rows.finish()?;
+    expected.check(&source.name, &tally, layout)
+}
+
+/// Sends the events up to the first that is wrong. Gives what is to be said of the input.
+fn send(source: &Source, layout: &Layout, events: &Events) -> Result<Vec<String>> {
+    let mut rows = source.rows(layout)?;
     // A failed send only says that the stream is over; why is said with the acknowledgements.
-    while rows.advance()? && events.send(event(&rows)?).is_ok() {}
-    Ok(())
+    while let Next::Row(event) = rows.next(event)? {
+        if events.send(event).is_err() {
+            break;
+        }
+    }
+    rows.finish()?;
+    Ok(rows.notes())
 }
 
 /// The event of the row at hand. What it says is for the server to judge, so that one bad payment
 /// is REJECTED and the others go on.
-fn event(rows: &Rows<impl Read>) -> Result<ReconcileEvent> {
-    Ok(ReconcileEvent {
-        event_id: rows.text("event_id")?.to_owned(),
-        invoice_id: rows.text("invoice_id")?.to_owned(),
-        amount_cents: rows.cents("amount_cents")?,
-        currency: rows.text("currency")?.to_owned(),
-        received_at: Some(rows.time("received_at")?).into(),
-        reference: rows.text("reference")?.to_owned(),
+fn event(rows: &Rows<impl Read>) -> Option<ReconcileEvent> {
+    let currency = rows.any_currency("currency");
+    let amount_cents = rows.cents("amount_cents", currency.as_deref());
+    let received_at = rows.time("received_at");
+    let [event_id, invoice_id, reference] =
+        ["event_id", "invoice_id", "reference"].map(|column| rows.text(column));
+    Some(ReconcileEvent {
+        event_id: event_id?.to_owned(),
+        invoice_id: invoice_id?.to_owned(),
+        amount_cents: amount_cents?,
+        currency: currency?.into_owned(),
+        received_at: Some(received_at?).into(),
+        reference: reference?.to_owned(),
         ..ReconcileEvent::default()
     })
 }

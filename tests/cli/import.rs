@@ -90,7 +90,7 @@ fn a_bad_input_is_named_by_line_and_column_and_changes_nothing() {
         ("cut_json", "{\"customer_id\":\"anna\",\"total_amount_cents\":1,\"curr".to_owned(), 2,
             ":1: JSON without its end"),
         ("json_type", "{\"customer_id\":true}".to_owned(), 2,
-            ":1: column customer_id: \"true\": expected a string or a whole number"),
+            ":1: column customer_id: \"true\": expected a string or a number"),
         ("json_key", "{\"customer\":\"anna\"}".to_owned(), 2, ":1: unknown column \"customer\""),
     ] {
         let file = server.file(name, &text);

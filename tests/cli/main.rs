@@ -5,6 +5,7 @@
 
 mod db;
 mod export;
+mod files;
 mod generate;
 mod import;
 mod inputs;

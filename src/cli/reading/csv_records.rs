@@ -6,11 +6,12 @@
 use std::io::BufRead;
 use std::mem::take;
 
-use super::rows::{too_long, Wrong, MAX_ROW_BYTES};
+use super::{too_long, Wrong, MAX_ROW_BYTES};
 
 /// Reads one record after the other.
 pub struct Records<R> {
     input: R,
+    delimiter: u8,
     /// The line that the next byte is on.
     next_line: u64,
     record: Record,
@@ -46,9 +47,10 @@ enum State {
 }
 
 impl<R: BufRead> Records<R> {
-    /// Reads `input`, whose first byte is on line `line`.
-    pub fn new(input: R, line: u64) -> Records<R> {
-        Records { input, next_line: line, record: Record::default() }
+    /// Reads `input`, whose first byte is on line `line`, with `delimiter` between its fields: an ASCII character
+    /// that is neither a quote nor of a line end.
+    pub fn new(input: R, delimiter: u8, line: u64) -> Records<R> {
+        Records { input, delimiter, next_line: line, record: Record::default() }
     }
 
     /// Goes to the next record that is not a blank line, and sets `line` to where it begins; false when
@@ -98,7 +100,7 @@ impl<R: BufRead> Records<R> {
             let mut used = 0;
             for &byte in buffer {
                 used += 1;
-                state = self.record.step(state, byte)?;
+                state = self.record.step(state, byte, self.delimiter)?;
                 if state == State::End {
                     break;
                 }
@@ -132,7 +134,7 @@ impl Record {
         *self = Record { text, ends, ..Record::default() };
     }
 
-    fn step(&mut self, state: State, byte: u8) -> Result<State, Wrong> {
+    fn step(&mut self, state: State, byte: u8, delimiter: u8) -> Result<State, Wrong> {
         use State::*;
         self.line_feeds += u64::from(byte == b'\n');
         Ok(match (state, byte) {
@@ -140,7 +142,7 @@ impl Record {
             (Quoted, _) | (AfterQuote, b'"') => self.keep(byte, Quoted),
             (AfterCr, b'\n') => self.end_field(End),
             (AfterCr, _) => return Err(Wrong::input(LONE_CR)),
-            (_, b',') => self.end_field(FieldStart),
+            (_, byte) if byte == delimiter => self.end_field(FieldStart),
             (_, b'\n') => self.end_field(End),
             (_, b'\r') => AfterCr,
             (AfterQuote, _) => return Err(Wrong::input(AFTER_QUOTE)),
@@ -193,13 +195,14 @@ mod tests {
 
     fn records(text: &str, buffered: usize) -> Found {
         let input = BufReader::with_capacity(buffered, text.as_bytes());
-        let mut records = Records::new(input, 1);
+        let mut records = Records::new(input, b',', 1);
         let (mut all, mut line) = (Vec::new(), 0);
         loop {
             match records.advance(&mut line) {
                 Ok(true) => {}
                 Ok(false) => return Ok(all),
-                Err(Wrong::Input(message)) => return Err((line, message)),
+                Err(Wrong::Input(wrong)) => return Err((line, wrong.message)),
+                Err(Wrong::Row(_)) => unreachable!("a record is not told what it should be"),
                 Err(Wrong::Io(error)) => panic!("{error}"),
             }
             let text = |i| String::from_utf8(records.field(i).to_vec()).unwrap();

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{self, Seek};
 
-use super::failure::{Failure, Result};
+use super::super::failure::{Failure, Result};
 
 /// A file, or a temporary copy of what can be read only once (stdin, a pipe), so that an upload can
 /// begin again after a lost connection.
