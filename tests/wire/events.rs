@@ -156,6 +156,59 @@ fn a_history_longer_than_a_page_is_read_page_by_page() {
     );
 }
 
+/// Of every kind, on both sides of zero: the sum of what they changed is what is paid.
+#[test]
+fn what_refunds_and_voids_changed_is_told() {
+    let server = TestServer::start(Config::default());
+    let client = server.client();
+    upload(
+        &client,
+        [("a", 100), ("credit", -50), ("wrong", 7)].map(|(id, cents)| invoice(id, cents)),
+    )
+    .unwrap();
+    let of_kind = |id: &str, invoice_id: &str, cents, kind: EventKind| ReconcileEvent {
+        kind: kind.into(),
+        ..event(id, invoice_id, cents)
+    };
+    use EventKind::{
+        EVENT_KIND_PAYMENT as PAYMENT, EVENT_KIND_REFUND as REFUND, EVENT_KIND_VOID as VOID,
+    };
+    let sent = [
+        of_kind("1", "a", 100, PAYMENT),
+        of_kind("2", "a", 30, REFUND),
+        of_kind("3", "credit", 50, REFUND),
+        of_kind("4", "wrong", 0, VOID),
+        of_kind("5", "credit", 20, PAYMENT),
+        // These are not applied, and the ledger has none of them.
+        of_kind("6", "a", 71, REFUND),
+        of_kind("7", "a", 0, VOID),
+        of_kind("8", "wrong", 1, PAYMENT),
+    ];
+    reconcile(&client, sent.clone());
+    let told = |event: &Event| {
+        let Event { event_id, kind, paid_change_cents, outstanding_cents, .. } = event;
+        (event_id.parse::<usize>().unwrap(), kind.unwrap(), *paid_change_cents, *outstanding_cents)
+    };
+    let ledger = all_events(&client);
+    let expected = [
+        (1, PAYMENT, 100, 0),
+        (2, REFUND, -30, 30),
+        (3, REFUND, -50, 0),
+        (4, VOID, 0, 0),
+        (5, PAYMENT, 20, -20),
+    ];
+    assert_eq!(ledger.iter().map(told).collect::<Vec<_>>(), expected);
+    assert!(ledger.iter().zip(&sent).all(|(event, sent)| event.amount_cents == sent.amount_cents));
+    for (id, paid_cents, events) in
+        [("a", 70, vec![2, 1]), ("credit", -30, vec![5, 3]), ("wrong", 0, vec![4])]
+    {
+        let found = get(&client, &of(id)).unwrap();
+        assert_eq!((found.invoice.paid_cents, numbers(&found.events)), (paid_cents, events));
+        let changed: i64 = found.events.iter().map(|event| event.paid_change_cents).sum();
+        assert_eq!(changed, paid_cents, "{id}");
+    }
+}
+
 /// Streams that pay the same invoices at once: each event has one place in the order, in which those of a
 /// stream are in theirs, and in which each outcome is what the events before it make it.
 #[test]
