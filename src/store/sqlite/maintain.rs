@@ -8,6 +8,7 @@ use crate::config::Config;
 use crate::error::Result;
 use crate::store::sqlite::open::{open_reader, set_pragmas};
 use crate::store::sqlite::sql;
+use crate::store::sqlite::upgrade::VERSION;
 
 /// What a check found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,7 +25,11 @@ pub struct CheckReport {
 
 impl fmt::Display for CheckReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "schema version {}", self.schema_version)?;
+        write!(f, "schema version {}", self.schema_version)?;
+        if self.schema_version < VERSION {
+            write!(f, "; the start of a server brings it to {VERSION}")?;
+        }
+        writeln!(f)?;
         writeln!(f, "{} invoices, last sequence {}", self.invoice_count, self.last_sequence)?;
         for fault in &self.faults {
             writeln!(f, "fault: {fault}")?;

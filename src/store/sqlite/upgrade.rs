@@ -71,7 +71,10 @@ pub fn upgrade(path: &Path, conn: &mut Connection, config: &Config, version: i32
     copy.map(NewFile::keep).transpose()?;
     transaction.commit().map_err(|e| failed(path, version, &e.into()))?;
     empty_log(path, conn, config);
-    log::info!("{db} has version {VERSION} of its schema after {:.1} s", begun.elapsed().as_secs_f64());
+    log::info!(
+        "{db} has version {VERSION} of its schema after {:.1} s",
+        begun.elapsed().as_secs_f64()
+    );
     Ok(())
 }
 
