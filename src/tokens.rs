@@ -21,6 +21,9 @@ use subtle::{ConditionallySelectable, ConstantTimeEq};
 use time::format_description::well_known::Rfc3339;
 use time::OffsetDateTime;
 
+/// What a token begins with.
+pub const PREFIX: &str = "bst_";
+
 /// The most entries of a file: comparing a token with so many takes some 20 microseconds.
 pub const MAX_ENTRIES: usize = 1_000;
 /// The longest file in bytes.
@@ -108,7 +111,7 @@ pub type Hash = [u8; 32];
 
 /// A token, of 32 random bytes. What it begins with tells those who look for lost secrets what it is.
 pub fn token(random: &[u8; 32]) -> String {
-    format!("bst_{}", hex(random))
+    format!("{PREFIX}{}", hex(random))
 }
 
 /// What is kept of a token.

@@ -5,6 +5,8 @@ use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use crate::tokens;
+
 const DIGITS: &[u8; 16] = b"0123456789abcdef";
 
 /// The longest that is taken from a client, in bytes.
@@ -20,10 +22,12 @@ pub enum RequestId {
 }
 
 impl RequestId {
-    /// What a client gives, where it can stand in a line of a log as one word.
+    /// What a client gives, where it can stand in a line of a log as one word. (A token in the wrong header is not
+    /// for a log.)
     pub fn given(value: &[u8]) -> Option<RequestId> {
         let is_word = (1..=MAX_BYTES).contains(&value.len());
         let is_word = is_word && value.iter().all(u8::is_ascii_graphic);
+        let is_word = is_word && !value.starts_with(tokens::PREFIX.as_bytes());
         let text = std::str::from_utf8(value).ok().filter(|_| is_word)?;
         Some(RequestId::Given(text.into()))
     }
@@ -79,8 +83,9 @@ mod tests {
         let given = |value: &[u8]| RequestId::given(value).map(|id| id.to_string());
         assert_eq!(given(b"7f3a/b:2~").as_deref(), Some("7f3a/b:2~"));
         assert!(given(&[b'x'; MAX_BYTES]).is_some());
-        let bad: [&[u8]; 5] = [b"", b"a b", b"a\nb", "ä".as_bytes(), &[b'x'; MAX_BYTES + 1]];
-        assert_eq!(bad.map(given), [const { None }; 5]);
+        let bad: [&[u8]; 6] =
+            [b"", b"a b", b"a\nb", "ä".as_bytes(), &[b'x'; MAX_BYTES + 1], b"bst_0123"];
+        assert_eq!(bad.map(given), [const { None }; 6]);
 
         let ids = RequestIds::default();
         let [first, second] = [ids.make(), ids.make()].map(|id| id.to_string());

@@ -129,6 +129,10 @@ impl Client {
             last_sequence: backup.head.last_sequence,
         };
         check_copy(new.path(), &announced).map_err(io::Error::other)?;
+        // The check takes a while, in which it does not look.
+        if self.stop.is_stopped() {
+            return Err(io::Error::other(super::cancelled()));
+        }
         new.keep().map_err(io::Error::other)
     }
 }

@@ -100,6 +100,9 @@ fn a_wrong_configuration_is_exit_code_2_and_is_named_with_its_place() {
         .fails(2, "--max-exports \"many\": expected a whole number");
     run(&["serve", "--max-exports", "0"]).fails(2, "--max-exports: 0 is not in 1 to 100000");
     run(&["serve", "--config", "absent.toml"]).fails(2, "absent.toml: No such file");
+    let pipe = text_of(&dir.path().join("pipe"));
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    run(&["check", "--config", &pipe]).fails(2, "it is a pipe");
     let mut command = billstream(&["serve"]);
     command.env("BILLSTREAM_MAX_UPLOADS", "-1");
     Process::start(command)

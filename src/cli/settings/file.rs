@@ -1,6 +1,7 @@
 //! The settings of a file: in tables, or without them, as all were written before there were tables.
 
 use std::collections::BTreeSet;
+use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 
 use toml::{Table, Value};
@@ -14,6 +15,10 @@ use super::super::nearest::nearest;
 pub fn read(path: &Path) -> Result<Vec<(&'static str, Value)>> {
     let usage =
         |message: &str| Failure::Usage(format!("{}: {}", path.display(), message.trim_end()));
+    // A pipe that nobody writes into would be waited for.
+    if std::fs::metadata(path).is_ok_and(|file| file.file_type().is_fifo()) {
+        return Err(usage("it is a pipe; a file is expected"));
+    }
     let text = std::fs::read_to_string(path).map_err(|error| usage(&error.to_string()))?;
     let table: Table = text.parse().map_err(|error: toml::de::Error| usage(&error.to_string()))?;
     settings(table).map_err(|message| usage(&message))
