@@ -2,18 +2,14 @@
 --   :limit of them; none in a sound database.
 -- Parameters: :limit. It reads every invoice: for `check` alone.
 -- Index: SCAN invoices
-SELECT customer_id, currency FROM (
-    SELECT customer_id, currency, count(*) AS invoice_count, sum(total_amount_cents) AS total_cents,
-           sum(paid_cents) AS paid_cents
+WITH sums AS (
+    SELECT customer_id, currency, count(*) AS invoice_count, sum(total_amount_cents) AS total_cents, sum(paid_cents) AS paid_cents,
+           sum(total_amount_cents < 0) AS credit_note_count, sum(min(total_amount_cents, 0)) AS credit_note_cents,
+           sum(status = 5) AS void_count, sum(iif(status = 5, total_amount_cents, 0)) AS void_cents,
+           sum(iif(total_amount_cents < 0, paid_cents, 0)) AS credit_note_paid_cents
     FROM invoices GROUP BY customer_id, currency
-    EXCEPT
-    SELECT customer_id, currency, invoice_count, total_cents, paid_cents FROM customer_totals
 )
+SELECT customer_id, currency FROM (SELECT * FROM sums EXCEPT SELECT * FROM customer_totals)
 UNION
-SELECT customer_id, currency FROM (
-    SELECT customer_id, currency, invoice_count, total_cents, paid_cents FROM customer_totals
-    EXCEPT
-    SELECT customer_id, currency, count(*), sum(total_amount_cents), sum(paid_cents)
-    FROM invoices GROUP BY customer_id, currency
-)
+SELECT customer_id, currency FROM (SELECT * FROM customer_totals EXCEPT SELECT * FROM sums)
 LIMIT :limit

@@ -39,8 +39,9 @@ impl fmt::Display for CheckReport {
     }
 }
 
-/// Reads the whole database: its structure, and whether the kept totals are those of the rows. It takes time by
-/// the size of the file, and works while a server has it. Of `config`, `db` and what is SQLite's.
+/// Reads the whole database: its structure, whether the kept totals are those of the rows, and whether each invoice is
+/// what its events make it: what is paid, the order of the events, the status. It takes time by the size of the file,
+/// and works while a server has it. Of `config`, `db` and what is SQLite's.
 ///
 /// # Errors
 ///
@@ -65,20 +66,31 @@ impl fmt::Display for CheckReport {
 pub fn check(config: &Config) -> Result<CheckReport> {
     let conn = open_reader(&config.db)?;
     set_pragmas(&conn, config)?;
-    check_connection(&conn)
+    let conn = conn.unchecked_transaction()?;
+    let mut report = check_open(&conn)?;
+    if report.schema_version >= BOOKS {
+        report.faults.extend(contradictions(&conn)?);
+    }
+    Ok(report)
 }
 
-/// [`check`] of a database that is open.
+/// The schema of credit notes, refunds and voids, and of the order of events.
+const BOOKS: i32 = 3;
+
+/// Whether a database that is open is whole, for a copy of it. (What contradicts in its books was so before the copy.)
 pub fn check_connection(conn: &Connection) -> Result<CheckReport> {
-    let conn = conn.unchecked_transaction()?;
+    check_open(&*conn.unchecked_transaction()?)
+}
+
+fn check_open(conn: &Connection) -> Result<CheckReport> {
     let mut faults = Vec::new();
     conn.pragma_query(None, "integrity_check", |row| {
         let line: String = row.get(0)?;
         faults.extend((line != "ok").then_some(line));
         Ok(())
     })?;
-    faults.extend(drift(&conn)?);
     let schema_version = conn.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    faults.extend(drift(conn, schema_version)?);
     let (invoice_count, last_sequence) =
         conn.query_row(sql::CHECK_INVOICES, [], |row| Ok((row.get(0)?, row.get(1)?)))?;
     // The first schema keeps none.
@@ -88,28 +100,97 @@ pub fn check_connection(conn: &Connection) -> Result<CheckReport> {
             faults.push("the last_sequence of the ledger is below that of an invoice".to_owned());
         }
     }
+    if schema_version >= BOOKS {
+        let last: i64 = conn.query_row(sql::CHECK_LAST_EVENT, [], |row| row.get(0))?;
+        let kept = conn.query_row(sql::LAST_EVENT_SEQUENCE, [], |row| row.get(0)).optional()?;
+        if kept.is_some_and(|kept: i64| kept < last) {
+            faults
+                .push("the last_event_sequence of the ledger is below that of an event".to_owned());
+        }
+    }
     Ok(CheckReport { schema_version, invoice_count, last_sequence, faults })
 }
 
-/// The most customers that are named of those whose totals have drifted.
-const MAX_CUSTOMERS: i64 = 10;
+/// The most that are named of those that are wrong in one way.
+const MAX_NAMED: i64 = 10;
 
 /// What is kept that is not what the rows say.
-fn drift(conn: &Connection) -> Result<Vec<String>> {
+fn drift(conn: &Connection, schema_version: i32) -> Result<Vec<String>> {
+    let (of_currencies, of_customers) = match schema_version >= BOOKS {
+        true => (sql::CHECK_TOTALS, sql::CHECK_CUSTOMER_TOTALS),
+        false => (sql::CHECK_TOTALS_UNTIL_2, sql::CHECK_CUSTOMER_TOTALS_UNTIL_2),
+    };
     let mut faults = Vec::new();
-    let mut currencies = conn.prepare(sql::CHECK_TOTALS)?;
+    let mut currencies = conn.prepare(of_currencies)?;
     for currency in currencies.query_map([], |row| row.get::<_, String>(0))? {
         faults.push(format!("the totals of {} are not those of its invoices", currency?));
     }
-    let mut customers = conn.prepare(sql::CHECK_CUSTOMER_TOTALS)?;
+    let mut customers = conn.prepare(of_customers)?;
     let fault = |row: &Row<'_>| {
         let (customer_id, currency): (String, String) = (row.get(0)?, row.get(1)?);
         Ok(format!(
             "the {currency} totals of customer {customer_id:?} are not those of its invoices"
         ))
     };
-    faults.extend(
-        customers.query_map([MAX_CUSTOMERS], fault)?.collect::<rusqlite::Result<Vec<_>>>()?,
-    );
+    faults.extend(customers.query_map([MAX_NAMED], fault)?.collect::<rusqlite::Result<Vec<_>>>()?);
     Ok(faults)
+}
+
+/// Where invoices and events do not say the same, each by the id of its invoice.
+fn contradictions(conn: &Connection) -> Result<Vec<String>> {
+    let mut faults = Vec::new();
+    for (statement, fault) in [
+        (sql::CHECK_STATUSES, of_status as fn(&Row<'_>) -> rusqlite::Result<String>),
+        (sql::CHECK_NEWEST_EVENTS, of_newest_event),
+        (sql::CHECK_EVENTS, of_event),
+    ] {
+        let mut statement = conn.prepare(statement)?;
+        let found = statement.query_map([MAX_NAMED], fault)?;
+        faults.extend(found.collect::<rusqlite::Result<Vec<_>>>()?);
+    }
+    Ok(faults)
+}
+
+fn of_status(row: &Row<'_>) -> rusqlite::Result<String> {
+    let (invoice_id, status): (String, i64) = (row.get(0)?, row.get(1)?);
+    let (total, paid): (i64, i64) = (row.get(2)?, row.get(3)?);
+    let status = match status {
+        1 => "OPEN",
+        2 => "PARTIALLY_PAID",
+        3 => "PAID",
+        4 => "OVERPAID",
+        _ => "VOID",
+    };
+    Ok(format!("invoice {invoice_id:?} is {status}, with {paid} paid of {total}"))
+}
+
+fn of_newest_event(row: &Row<'_>) -> rusqlite::Result<String> {
+    let (invoice_id, last, paid): (String, i64, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
+    Ok(match last {
+        0 => format!("invoice {invoice_id:?} has {paid} paid, and no event"),
+        last => {
+            format!("invoice {invoice_id:?} has event {last} as its newest, which is none of its")
+        }
+    })
+}
+
+/// The first that is wrong of what the row has, against what it should have.
+fn of_event(row: &Row<'_>) -> rusqlite::Result<String> {
+    let (event_id, invoice_id): (String, String) = (row.get(0)?, row.get(1)?);
+    let event = format!("event {event_id:?} of invoice {invoice_id:?}");
+    let invoice = format!("invoice {invoice_id:?}");
+    for (what, column) in [
+        (format!("{event} has as the event before it"), 2),
+        (format!("{event} has as outstanding after it"), 4),
+        (format!("{invoice} has as its newest event"), 6),
+        (format!("{invoice} has as paid"), 8),
+    ] {
+        let (is, should): (Option<i64>, Option<i64>) = (row.get(column)?, row.get(column + 1)?);
+        // The invoice is there no more.
+        let (Some(is), Some(should)) = (is, should) else { continue };
+        if is != should {
+            return Ok(format!("{what} {is}, and the ledger makes it {should}"));
+        }
+    }
+    Ok(event)
 }

@@ -30,8 +30,14 @@ macro_rules! statements {
 statements! {
     ADD_CUSTOMER_TOTAL = "add_customer_total";
     CHECK_CUSTOMER_TOTALS = "check_customer_totals";
+    CHECK_CUSTOMER_TOTALS_UNTIL_2 = "check_customer_totals_until_2";
+    CHECK_EVENTS = "check_events";
     CHECK_INVOICES = "check_invoices";
+    CHECK_LAST_EVENT = "check_last_event";
+    CHECK_NEWEST_EVENTS = "check_newest_events";
+    CHECK_STATUSES = "check_statuses";
     CHECK_TOTALS = "check_totals";
+    CHECK_TOTALS_UNTIL_2 = "check_totals_until_2";
     CREATED_TOTALS = "created_totals";
     EVENTS_AFTER = "events_after";
     EVENTS_OF_INVOICE = "events_of_invoice";
