@@ -1,4 +1,4 @@
-//! Python's own gRPC against a running server: all eight rpcs, their statuses and their details, with
+//! Python's own gRPC against a running server: all ten rpcs, their statuses and their details, with
 //! stubs made from our proto files. Skipped, with the reason printed, where there is no Python.
 
 use std::path::Path;

@@ -3,6 +3,7 @@
 The server's database is empty at the start, and its limits are those of tests/interop.rs.
 """
 
+import collections
 import sys
 import threading
 
@@ -246,6 +247,28 @@ def batches(stub, seen):
     assert [ack.duplicate for ack in acks] == 10 * [False] + [True], acks
 
 
+def ledger(stub):
+    """What was applied is what is paid, and each page and cursor goes on where the one before ended."""
+    whole = [e for batch in stub.ExportEvents(pb.ExportEventsRequest(), timeout=DEADLINE) for e in batch.events]
+    assert [e.event_sequence for e in whole] == list(range(1, len(whole) + 1)), whole
+    assert [e.event_id for e in whole][:5] == ["e1", "e2", "e3", "e7", "e8"], whole
+    some = pb.ExportEventsRequest(after_event_sequence=3, max_events=2)
+    assert [e for batch in stub.ExportEvents(some, timeout=DEADLINE) for e in batch.events] == whole[3:5]
+    paid = collections.Counter()
+    for e in whole:
+        paid[e.invoice_id] += e.paid_change_cents
+    for row in stub.ExportInvoices(pb.ExportRequest(), timeout=DEADLINE):
+        assert row.paid_cents == paid[row.invoice_id], row
+
+    request = pb.GetInvoiceRequest(invoice_id=whole[0].invoice_id, max_events=2)
+    first = stub.GetInvoice(request, timeout=DEADLINE)
+    assert list(first.events) == [whole[2], whole[1]] and first.invoice.paid_cents == 1001, first
+    request.before_event_sequence = first.next_before_event_sequence
+    second = stub.GetInvoice(request, timeout=DEADLINE)
+    assert list(second.events) == [whole[0]] and second.next_before_event_sequence == 0, second
+    expect(grpc.StatusCode.NOT_FOUND, lambda: stub.GetInvoice(pb.GetInvoiceRequest(invoice_id="none"), timeout=DEADLINE))
+
+
 def limits(stub):
     """One stream more than the server admits is told when to come back."""
     gate = threading.Event()
@@ -299,10 +322,11 @@ def main(addr):
         export(stub, seen)
         reconcile(stub)
         batches(stub, seen)
+        ledger(stub)
         limits(stub)
         compressed(stub)
         deadline(stub)
-    print(f"interop: Python {sys.version.split()[0]}, grpcio {grpc.__version__}: eight rpcs")
+    print(f"interop: Python {sys.version.split()[0]}, grpcio {grpc.__version__}: ten rpcs")
 
 
 if __name__ == "__main__":
