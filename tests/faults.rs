@@ -7,6 +7,9 @@
 //! | `BILLSTREAM_TEST_CANCELS` | uploads that are cancelled (default 400) |
 //! | `BILLSTREAM_TEST_KILLS` | rounds of `kill -9` (default 5) |
 //! | `BILLSTREAM_TEST_CUTS` | connections that are cut in the middle (default 200) |
+//! | `BILLSTREAM_TEST_UPGRADE_KILLS` | upgrades that are killed (default 8) |
+//! | `BILLSTREAM_TEST_UPGRADE_KILL_ROWS` | invoices of their file, and events (default 20,000) |
+//! | `BILLSTREAM_TEST_UPGRADE_ROWS` | invoices and events of the upgrade whose memory is measured (default 100,000) |
 //!
 //! A long run: `BILLSTREAM_TEST_CANCELS=10000 cargo test --release --test faults cancels -- --nocapture`
 
@@ -41,5 +44,7 @@ mod retry;
 mod skip;
 #[path = "faults/support.rs"]
 mod support;
+#[path = "faults/upgrade.rs"]
+mod upgrade;
 #[path = "faults/ways.rs"]
 mod ways;

@@ -176,6 +176,14 @@ impl Served {
         Served { addr: addr.parse().unwrap(), child, _stdout: stdout }
     }
 
+    /// The most memory that it has had, in KiB.
+    pub fn peak_kib(&self) -> u64 {
+        let status =
+            std::fs::read_to_string(format!("/proc/{}/status", self.child.0.id())).unwrap();
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        peak.trim().trim_end_matches(" kB").parse().unwrap()
+    }
+
     /// `kill -9`.
     pub fn kill(mut self) {
         self.child.kill();

@@ -67,7 +67,9 @@ pub fn upgrade(path: &Path, conn: &mut Connection, config: &Config, version: i32
     // The log says which state of the file it continues.
     copy::renew_state(&transaction)?;
     migrate(&transaction, version).map_err(|e| failed(path, version, &e))?;
-    // In this order a kill leaves no new file without its copy.
+    // The copy has its name first, so that a kill leaves no new file without it; and before that the log has all but
+    // the last page, or else a disk that is full now would leave a copy of what was not upgraded.
+    transaction.cache_flush().map_err(|e| failed(path, version, &e.into()))?;
     copy.map(NewFile::keep).transpose()?;
     transaction.commit().map_err(|e| failed(path, version, &e.into()))?;
     empty_log(path, conn, config);
@@ -82,8 +84,8 @@ pub fn upgrade(path: &Path, conn: &mut Connection, config: &Config, version: i32
 fn copy_of<'a>(conn: &Connection, db: &Path, to: &'a Path, bytes: u64) -> Result<NewFile<'a>> {
     let no_room = |e: Error| {
         let why = format!(
-            "no copy of it can be kept, so it is not upgraded: {e} (make room, or have no copy: \
-             upgrade_copy = false)"
+            "no copy of it can be kept, so it is not upgraded: {e} (make room, or serve it with \
+             upgrade_copy of false)"
         );
         unusable(db, &why)
     };
