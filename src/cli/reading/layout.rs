@@ -119,14 +119,11 @@ impl Field {
 impl LayoutArgs {
     /// What they say of an input with `columns`.
     pub fn layout(&self, columns: &[Column]) -> Result<Layout> {
-        match &self.mapping {
-            None => self.resolve(columns).map_err(Failure::Usage),
-            Some(path) => {
-                let together = self.over(mapping::read(path)?);
-                let wrong = |message| Failure::Usage(format!("{}: {message}", path.display()));
-                together.resolve(columns).map_err(wrong)
-            }
-        }
+        let Some(path) = &self.mapping else { return self.resolve(columns) };
+        self.over(mapping::read(path)?).resolve(columns).map_err(|failure| match failure {
+            Failure::Usage(message) => Failure::Usage(format!("{}: {message}", path.display())),
+            other => other,
+        })
     }
 
     /// These, and `below` where they say nothing.
@@ -156,7 +153,21 @@ impl LayoutArgs {
         }
     }
 
-    fn resolve(&self, columns: &[Column]) -> std::result::Result<Layout, String> {
+    fn resolve(&self, columns: &[Column]) -> Result<Layout> {
+        Ok(Layout {
+            fields: self.fields(columns).map_err(Failure::Usage)?,
+            delimiter: self.delimiter,
+            charset: self.encoding,
+            amounts: self.notation.amounts()?,
+            decimal: self.notation.decimal,
+            times: self.notation.times()?,
+            lowercase_currencies: self.lowercase_currencies,
+            ignored: self.ignore_columns.clone(),
+            ignores_extra: self.ignore_extra_columns,
+        })
+    }
+
+    fn fields(&self, columns: &[Column]) -> std::result::Result<Vec<Field>, String> {
         let mut fields: Vec<_> = columns.iter().map(Field::from).collect();
         for pair in &self.map {
             let field = find(&mut fields, "--map", &pair.column)?;
@@ -173,21 +184,10 @@ impl LayoutArgs {
             field.fixed = Some(pair.value.clone());
         }
         let is_read = |name: &&String| fields.iter().any(|it| it.is_mapped() && it.name == **name);
-        if let Some(name) = self.ignore_columns.iter().find(is_read) {
-            return Err(format!("{name} is both ignored and mapped"));
+        match self.ignore_columns.iter().find(is_read) {
+            Some(name) => Err(format!("{name} is both ignored and mapped")),
+            None => Ok(fields),
         }
-        let Notation { decimal, thousands, time_format, timezone } = &self.notation;
-        Ok(Layout {
-            fields,
-            delimiter: self.delimiter,
-            charset: self.encoding,
-            amounts: AmountNotation::new(*decimal, *thousands)?,
-            decimal: *decimal,
-            times: TimeNotation::new(time_format.as_deref(), timezone.as_deref())?,
-            lowercase_currencies: self.lowercase_currencies,
-            ignored: self.ignore_columns.clone(),
-            ignores_extra: self.ignore_extra_columns,
-        })
     }
 }
 
