@@ -44,13 +44,14 @@ pub struct Import {
     #[arg(long, value_name = "ID", value_parser = batch_id)]
     batch_id: Option<String>,
     #[command(flatten)]
-    layout: LayoutArgs,
-    #[command(flatten)]
-    expect: ExpectArgs,
-    #[command(flatten)]
     format: FormatArgs,
     #[command(flatten)]
     connection: Connection,
+    // Last, since they have headings of their own.
+    #[command(flatten)]
+    layout: LayoutArgs,
+    #[command(flatten)]
+    expect: ExpectArgs,
 }
 
 const COLUMNS: &[Column] = &[

@@ -37,13 +37,14 @@ pub struct Reconcile {
     /// The file, or - for stdin
     file: String,
     #[command(flatten)]
-    layout: LayoutArgs,
-    #[command(flatten)]
-    expect: ExpectArgs,
-    #[command(flatten)]
     format: FormatArgs,
     #[command(flatten)]
     connection: Connection,
+    // Last, since they have headings of their own.
+    #[command(flatten)]
+    layout: LayoutArgs,
+    #[command(flatten)]
+    expect: ExpectArgs,
 }
 
 const COLUMNS: &[Column] = &[
@@ -140,9 +141,15 @@ fn send(source: &Source, layout: &Layout, events: &Events) -> Result<Vec<String>
             break;
         }
     }
-    rows.finish()?;
+    rows.finish().map_err(|failure| match failure {
+        Failure::Usage(message) => Failure::Usage(format!("{message}\n  {APPLIED}")),
+        other => other,
+    })?;
     Ok(rows.notes())
 }
+
+/// Of what can be read only once; or of a file that is not what it was when it was checked.
+const APPLIED: &str = "what is before it is applied: only a file can be checked as a whole first";
 
 /// The event of the row at hand. What it says is for the server to judge, so that one bad payment
 /// is REJECTED and the others go on.

@@ -10,7 +10,9 @@ use billstream::grpc::methods::{
     BULK_CREATE_BATCHES, EXPORT_INVOICES, EXPORT_INVOICE_BATCHES, GET_SUMMARY, LIST_INVOICES,
     RECONCILE_BATCHES,
 };
-use billstream::proto::error_details::{RetryInfo, Status};
+use billstream::proto::error_details::{
+    bad_request::FieldViolation, BadRequest, RetryInfo, Status,
+};
 use billstream::proto::report::{
     BulkResult, ListInvoicesResponse, ReconcileAck, ReconcileAckBatch, ReconcileEvent, Summary,
 };
@@ -144,6 +146,40 @@ fn exhausted(wait_millis: Option<i32>) -> RpcStatus {
         Status { code: code.into(), details, ..Status::default() }.write_to_bytes().unwrap()
     });
     RpcStatus::with_details(code, "the queue is full".to_owned(), details.unwrap_or_default())
+}
+
+/// INVALID_ARGUMENT, with a violation of each of these fields.
+fn invalid(fields: &[&str]) -> RpcStatus {
+    let violation = |field: &&str| FieldViolation {
+        field: field.to_string(),
+        description: "not here".to_owned(),
+        ..FieldViolation::default()
+    };
+    let violations = fields.iter().map(violation).collect();
+    let request = BadRequest { field_violations: violations, ..BadRequest::default() };
+    let code = RpcStatusCode::INVALID_ARGUMENT;
+    let details = vec![Any::pack(&request).unwrap()];
+    let status = Status { code: code.into(), details, ..Status::default() };
+    RpcStatus::with_details(code, "no".to_owned(), status.write_to_bytes().unwrap())
+}
+
+#[test]
+fn each_field_that_a_server_refuses_is_told_by_its_line_and_column() {
+    let server = Refusing::start(invalid(&[
+        "requests[2].memo",
+        "requests[0].customer_id",
+        "requests[0].memo",
+    ]));
+    let input = THREE.replace("customer_id", "Kunde").replacen("\nb,", "\n,,,,,\nb,", 1);
+    let map = ["--map", "customer_id=Kunde"];
+    let output = client(&["import", "-"], &server.addr, &map, &input);
+    let said: Vec<_> = output.stderr.lines().filter(|line| line.starts_with("error")).collect();
+    let expected = [
+        "error: stdin:2: column Kunde (customer_id): \"anna\": the server says: not here",
+        "error: stdin:2: column memo: \"\": the server says: not here",
+        "error: stdin:5: column memo: \"Zürich\": the server says: not here",
+    ];
+    assert_eq!((output.code, &said[..]), (2, &expected[..]), "{output:?}");
 }
 
 #[test]

@@ -18,7 +18,8 @@ pub struct Notation {
     /// numbers of minor units, 1250]
     #[arg(long, value_name = "CHAR")]
     pub decimal: Option<char>,
-    /// What parts the thousands of amounts, one of . , ' or a space: 1.234,50 with --decimal , --thousands .
+    /// What parts the thousands of amounts, one of . , ' or a space: 1.234,50 with --thousands . and
+    /// --decimal ,
     #[arg(long, value_name = "CHAR")]
     pub thousands: Option<char>,
     /// The form of times, in the fields of strftime: 31.12.2010 13:59 with '%d.%m.%Y %H:%M' [default: RFC 3339,
