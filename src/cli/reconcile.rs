@@ -1,4 +1,4 @@
-//! `billstream reconcile`: payments in, acknowledgements out, both at once.
+//! `billstream reconcile`: payments, refunds and voids in, acknowledgements out, both at once.
 
 use std::fs::File;
 use std::io::{self, Read, Seek};
@@ -7,7 +7,7 @@ use std::thread;
 use clap::Args;
 
 use billstream::client::Events;
-use billstream::proto::report::ReconcileEvent;
+use billstream::proto::report::{EventKind, ReconcileEvent};
 
 use super::acks::Acks;
 use super::connection::Connection;
@@ -15,11 +15,14 @@ use super::failure::{Failure, Result};
 use super::output::{Format, FormatArgs};
 use super::progress::Progress;
 use super::reading::{self, Column, ExpectArgs, Layout, LayoutArgs, Need, Next, Rows, Tally};
+use super::values;
 
-/// Applies the payments of a csv or ndjson input, and prints an acknowledgement for each
+/// Applies the payments, refunds and voids of a csv or ndjson input, and prints an acknowledgement for each
 ///
-/// The csv has the header event_id,invoice_id,amount_cents,currency,received_at,reference, in any order;
-/// reference may be left out. The ndjson has an object with these members a line. What begins with
+/// The csv has the header event_id,invoice_id,amount_cents,currency,received_at,reference,kind, in any order;
+/// reference and kind may be left out. The kind is PAYMENT, REFUND or VOID, in upper or lower case; where there is
+/// none it is a payment. Amounts are over 0, whatever the kind; that of a VOID is the amount of its invoice, or 0 or
+/// empty, which does not compare it. The ndjson has an object with these members a line. What begins with
 /// `{` is ndjson. Options say what is otherwise in a file; docs/files.md has examples. Rows without any value, as
 /// spreadsheets write them, are skipped and counted.
 ///
@@ -28,7 +31,7 @@ use super::reading::{self, Column, ExpectArgs, Layout, LayoutArgs, Need, Next, R
 /// command, what was before it is applied, and the exit code is 2.
 ///
 /// Acknowledgements come in the order of the events, while the input is still open. Each is
-/// printed after its event is on disk. A payment that cannot be applied does not end the command:
+/// printed after its event is on disk. An event that cannot be applied does not end the command:
 /// its outcome says why (the exit code is 0). Nor does a stdout that is closed or full: all payments are
 /// applied, the rest of the acknowledgements is lost, and the exit code is 1. After a lost connection the
 /// events without an acknowledgement are sent again, and none is applied twice.
@@ -54,6 +57,7 @@ const COLUMNS: &[Column] = &[
     Column::new("currency", Need::Required),
     Column::new("received_at", Need::Required),
     Column::new("reference", Need::Optional),
+    Column::new("kind", Need::Optional),
 ];
 
 pub fn run(args: &Reconcile) -> Result<()> {
@@ -155,7 +159,11 @@ const APPLIED: &str = "what is before it is applied: only a file can be checked 
 /// is REJECTED and the others go on.
 fn event(rows: &Rows<impl Read>) -> Option<ReconcileEvent> {
     let currency = rows.any_currency("currency");
-    let amount_cents = rows.cents("amount_cents", currency.as_deref());
+    let kind = kind(rows);
+    let amount_cents = match (kind, rows.text("amount_cents")) {
+        (Some(EventKind::EVENT_KIND_VOID), Some("")) => Some(0),
+        _ => rows.cents("amount_cents", currency.as_deref()),
+    };
     let received_at = rows.time("received_at");
     let [event_id, invoice_id, reference] =
         ["event_id", "invoice_id", "reference"].map(|column| rows.text(column));
@@ -166,6 +174,12 @@ fn event(rows: &Rows<impl Read>) -> Option<ReconcileEvent> {
         currency: currency?.into_owned(),
         received_at: Some(received_at?).into(),
         reference: reference?.to_owned(),
+        kind: kind?.into(),
         ..ReconcileEvent::default()
     })
+}
+
+fn kind(rows: &Rows<impl Read>) -> Option<EventKind> {
+    let text = rows.text("kind")?;
+    values::kind(text).map_or_else(|expected| rows.refuse("kind", text, expected), Some)
 }

@@ -141,6 +141,16 @@ pub fn status_name(status: InvoiceStatus) -> &'static str {
     }
 }
 
+/// Reads a kind by its name, in upper or lower case. Nothing is a payment.
+pub fn kind(text: &str) -> Result<EventKind, &'static str> {
+    match text.to_ascii_uppercase().as_str() {
+        "" | "PAYMENT" => Ok(EventKind::EVENT_KIND_PAYMENT),
+        "REFUND" => Ok(EventKind::EVENT_KIND_REFUND),
+        "VOID" => Ok(EventKind::EVENT_KIND_VOID),
+        _ => Err("PAYMENT, REFUND or VOID; nothing is a payment"),
+    }
+}
+
 /// `REFUND` of `EVENT_KIND_REFUND`; what is not set is a payment.
 pub fn kind_name(kind: EventKind) -> &'static str {
     match kind {

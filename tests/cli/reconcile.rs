@@ -106,3 +106,73 @@ fn ten_thousand_payments_are_acknowledged_in_order() {
     assert!(acks.lines().nth(2999).unwrap().contains("\"SETTLED\""));
     assert!(server.summary().contains("\"paid_cents\":10000,\"outstanding_cents\":-7000"));
 }
+
+/// A kind in any case, in csv and in ndjson, and what each makes of the books.
+#[test]
+fn refunds_and_voids_are_of_a_column_and_totals_show_them() {
+    let server = Server::with_three();
+    let credit = "invoice_id,customer_id,total_amount_cents,currency,issued_at\n\
+                  credit,anna,-500,USD,2020-01-01T00:00:00Z\n";
+    run_with_stdin(&at(&["import", "-"], &server.addr), credit).ok();
+    let at_once = "2023-01-01T00:00:00Z";
+    let header = "event_id,invoice_id,kind,amount_cents,currency,received_at\n";
+    let csv = format!(
+        "{header}e1,a,,1000,USD,{at_once}\ne2,a,refund,400,USD,{at_once}\n\
+         e3,credit,Refund,500,USD,{at_once}\ne4,b,VOID,,USD,{at_once}\ne5,a,void,0,USD,{at_once}\n\
+         e6,a,refund,601,USD,{at_once}\ne7,a,refund,-1,USD,{at_once}\n"
+    );
+    let file = server.file("events.csv", &csv);
+    let reconciled = server.run(&["reconcile", &file]);
+    assert!(
+        reconciled.stderr.ends_with(
+            "7 events: 1 PARTIAL, 2 SETTLED, 1 REJECTED, 1 VOIDED, 1 EXCEEDS_PAID, 1 HAS_PAYMENTS\n"
+        ),
+        "{}",
+        reconciled.stderr
+    );
+    let acks = reconciled.ok();
+    for expected in [
+        "e2,PARTIAL,PARTIALLY_PAID,400,false,\n",
+        "e3,SETTLED,PAID,0,false,\n",
+        "e4,VOIDED,VOID,0,false,\n",
+        "e5,HAS_PAYMENTS,PARTIALLY_PAID,400,false,\"what is paid of it, 600,",
+        "e6,EXCEEDS_PAID,PARTIALLY_PAID,400,false,more than the 600 that are paid\n",
+        "e7,REJECTED,,0,false,amount_cents: -1 is less than 1\n",
+    ] {
+        assert!(acks.contains(expected), "{expected} is not in\n{acks}");
+    }
+    let ndjson = format!(
+        "{{\"event_id\":\"e8\",\"invoice_id\":\"a\",\"kind\":\"refund\",\"amount_cents\":600,\
+         \"currency\":\"USD\",\"received_at\":\"{at_once}\"}}\n"
+    );
+    let acks = run_with_stdin(&at(&["reconcile", "-"], &server.addr), &ndjson).ok();
+    assert!(acks.ends_with("e8,PARTIAL,OPEN,1000,false,\n"), "{acks}");
+    let table = server.run(&["summary"]).ok();
+    let rows: Vec<Vec<&str>> =
+        table.lines().skip(3).map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!(
+        rows[0][5..],
+        ["credit_note_count", "credit_note_cents", "void_count", "void_cents"]
+    );
+    assert_eq!(rows[1], ["EUR", "1", "3000", "0", "3000", "0", "0", "0", "0"]);
+    assert_eq!(rows[2], ["USD", "3", "2500", "-500", "1000", "1", "-500", "1", "2000"]);
+    let listed =
+        server.run(&["list", "--format", "csv", "--columns", "total_amount_cents,paid_cents"]);
+    assert_eq!(listed.ok(), "total_amount_cents,paid_cents\n1000,0\n2000,0\n3000,0\n-500,-500\n");
+    let exported = server.run(&["export"]).ok();
+    let again = Server::start();
+    run_with_stdin(&at(&["import", "-"], &again.addr), &exported).ok();
+    assert!(again.summary().contains("\"credit_note_count\":1,\"credit_note_cents\":-500,"));
+}
+
+#[test]
+fn a_kind_that_is_none_is_named_and_nothing_is_applied() {
+    let server = Server::with_three();
+    let csv = "event_id,invoice_id,kind,amount_cents,currency,received_at\n\
+               e1,a,,1,USD,2023-01-01T00:00:00Z\ne2,a,gutschrift,1,USD,2023-01-01T00:00:00Z\n";
+    let file = server.file("events.csv", csv);
+    let message =
+        ":3: column kind: \"gutschrift\": expected PAYMENT, REFUND or VOID; nothing is a payment";
+    server.run(&["reconcile", &file]).fails(2, message);
+    assert!(!server.summary().contains("\"paid_cents\":1"));
+}
