@@ -195,11 +195,19 @@ fn the_blocks_of_the_pages_run_as_they_are_written() {
             match &block.language[..] {
                 "sh" => {
                     let dir = tempfile::tempdir().unwrap();
+                    if page.ends_with("upgrade.md") {
+                        let old = Path::new(ROOT).join("tests/fixtures/version_2.db");
+                        fs::copy(old, dir.path().join("bills.db")).unwrap();
+                    }
                     let (stdout, stderr) = run(&block.text, dir.path());
                     println!("{}:\n{stdout}\n{stderr}", page.display());
                     if page.ends_with("failures.md") {
                         assert!(stdout.contains("\ninvoice_count  200000\n"), "{stdout}");
                         assert!(stdout.trim_end().ends_with("the database is sound"), "{stdout}");
+                    }
+                    if page.ends_with("upgrade.md") {
+                        let of = |text: &str| stdout.matches(text).count();
+                        assert_eq!((of("\nschema version 3\n"), of("database is sound\n")), (1, 3));
                     }
                     if page.ends_with("security.md") {
                         assert_eq!(stdout.matches("\ninvoice_count  0\n").count(), 2, "{stdout}");
