@@ -196,7 +196,7 @@ fn the_blocks_of_the_pages_run_as_they_are_written() {
                 "sh" => {
                     let dir = tempfile::tempdir().unwrap();
                     if page.ends_with("upgrade.md") {
-                        let old = Path::new(ROOT).join("tests/fixtures/version_2.db");
+                        let old = Path::new(ROOT).join("tests/fixtures/version_1.db");
                         fs::copy(old, dir.path().join("bills.db")).unwrap();
                     }
                     let (stdout, stderr) = run(&block.text, dir.path());
