@@ -125,13 +125,19 @@ struct Upload {
     noted: RefCell<Vec<&'static str>>,
 }
 
+/// What became of an upload, and what is to be said of its file.
+struct Created {
+    result: BulkResult,
+    notes: Vec<String>,
+}
+
 impl Upload {
     fn run(&mut self) -> Result<BulkResult> {
         let mut furthest = 0;
         loop {
             let (sent, result) = self.attempt()?;
             let error = match result {
-                Ok((result, notes)) => {
+                Ok(Created { result, notes }) => {
                     notes.iter().for_each(|note| self.progress.note(note));
                     return Ok(result);
                 }
@@ -147,9 +153,9 @@ impl Upload {
         }
     }
 
-    /// Sends the whole file. Gives how many rows were sent, and how the upload ended, with what is to be said of
-    /// the file. A failure of the file cancels the upload, and so creates nothing.
-    fn attempt(&self) -> Result<(u64, client::Result<(BulkResult, Vec<String>)>)> {
+    /// Sends the whole file. Gives how many rows were sent, and how the upload ended. A failure of the file
+    /// cancels it, and so creates nothing.
+    fn attempt(&self) -> Result<(u64, client::Result<Created>)> {
         let reader = self.progress.reading(self.input.reader()?);
         let mut rows = Rows::new(&self.input.name, &self.layout, reader)?;
         let (mut upload, mut tally) = (self.client.upload()?, Tally::default());
@@ -167,7 +173,10 @@ impl Upload {
                     rows.finish()?;
                     self.expected.check(&self.input.name, &tally, &self.layout)?;
                     let result = upload.commit(&self.batch_id);
-                    return Ok((tally.rows(), result.map(|result| (result, rows.notes()))));
+                    return Ok((
+                        tally.rows(),
+                        result.map(|result| Created { result, notes: rows.notes() }),
+                    ));
                 }
             }
         }

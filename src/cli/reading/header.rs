@@ -91,10 +91,10 @@ fn columns_hints(unknown: &[&[u8]], absent: &[&Field], missing: &[&Field]) -> Ve
     let alike = alike(&unknown, absent);
     let is_paired = |field: &&&Field| alike.iter().any(|(_, other)| other.column == field.column);
     let unpaired: Vec<_> = missing.iter().filter(|field| !is_paired(field)).collect();
-    if !unknown.is_empty() && !(alike.is_empty() && unpaired.is_empty()) {
-        let pairs = alike.iter().map(|(name, field)| format!("{}={name}", field.column));
-        let others = unpaired.iter().map(|field| format!("{}=NAME", field.column));
-        let map = pairs.chain(others).collect::<Vec<_>>().join(",");
+    let pairs = alike.iter().map(|(name, field)| format!("{}={name}", field.column));
+    let others = unpaired.iter().map(|field| format!("{}=NAME", field.column));
+    let map = pairs.chain(others).collect::<Vec<_>>().join(",");
+    if !unknown.is_empty() && !map.is_empty() {
         hints.push(format!("--map {} says which column of the file each is", shell(&map)));
     }
     hints.extend(unpaired.first().map(|field| set_hint(field)));

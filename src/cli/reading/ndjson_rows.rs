@@ -63,7 +63,7 @@ impl<R: BufRead> NdjsonRows<R> {
         };
         let read = json.deserialize_map(object).and_then(|wrong| json.end().map(|()| wrong));
         match read.map_err(|error| self.explain(&error))? {
-            Some(complaints) => return Err(Wrong::Row(complaints)),
+            Some(complaints) => Err(Wrong::Row(complaints)),
             None => self.check_required(layout),
         }
     }
