@@ -133,6 +133,8 @@ fn a_format_says_what_times_look_like() {
         ("%d.%m.%Y", "31.12.2010 08:26", "a time such as 31.12.2010"),
         ("%d.%m.%Y", "", "a time such as 31.12.2010"),
         ("%d.%m.%Y", "40513", "31.12.2010 (a spreadsheet counts days so"),
+        ("%d.%m.%Y", "31.12.10", "a year has four digits, or two where %y is in place of %Y"),
+        ("%d.%m.%Y", "31.12.210", "a year has four digits"),
         ("%d.%m.%Y", "01.01.0001", "in UTC its year is not in 0001 to 9999"),
         ("%d.%m.%Y %H:%M", "31.12.2010 25:00", "a time such as 31.12.2010 13:59"),
         ("%d.%m.%Y %H:%M:%S", "31.12.2016 23:59:60", "a leap second cannot be kept"),

@@ -110,6 +110,10 @@ impl TimeNotation {
         if is_leap_second(&time, format, text) {
             return Err("a leap second cannot be kept".to_owned());
         }
+        // Where %Y is to be read, 10 is a year of the Roman empire, and most likely not meant so.
+        if local.year() < 1000 && !text.contains(&format!("{:04}", local.year())) {
+            return Err("a year has four digits, or two where %y is in place of %Y".to_owned());
+        }
         match (time.offset(), &self.zone) {
             (Some(offset), _) => timestamp(local, offset),
             (None, Some(zone)) => resolve(local, time.hour().is_none(), zone),
