@@ -68,7 +68,7 @@ impl Database {
                 memo: "a memo of some length",
             });
         }
-        let created = self.store.create(String::new(), staged);
+        let created = self.store.create(String::new(), staged, false);
         block_on(created.expect("a place in the queue")).expect("the upload");
     }
 }
@@ -226,7 +226,7 @@ fn pay(database: &Database) {
             reference: String::new(),
         }),
     };
-    let applied = database.store.apply(Arc::new(vec![event]));
+    let applied = database.store.apply(Arc::new(vec![event]), false);
     block_on(applied.expect("a place in the queue")).expect("an ack");
 }
 

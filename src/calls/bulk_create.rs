@@ -20,7 +20,7 @@ use crate::calls::{validate, Core};
 use crate::error::{Error, Result};
 use crate::model::Created;
 use crate::peer::Peer;
-use crate::proto::report::{BulkResult, CreateInvoiceRequest};
+use crate::proto::report::{BulkCommit, BulkResult, CreateInvoiceRequest};
 use crate::stop::Reason;
 use crate::store::staged::Staged;
 use crate::workers::Refused;
@@ -34,8 +34,8 @@ pub struct Upload {
     requests: usize,
     /// Their bytes on the wire.
     bytes: usize,
-    /// The batch_id of the commit, when it came.
-    commit: Option<String>,
+    /// When it came.
+    commit: Option<BulkCommit>,
     live: Arc<Live>,
     _shown: Shown,
     _permit: Permit,
@@ -74,7 +74,8 @@ impl Upload {
             let what = format_args!("requests[{}]", self.requests);
             let request = parse(what, request)?;
             self.push(&request)
-        })
+        })?;
+        Ok(())
     }
 
     /// Takes one request. [`Upload::make_room`] is next.
@@ -98,13 +99,14 @@ impl Upload {
     }
 
     fn take_commit(&mut self, request: &CreateInvoiceRequest, index: usize) -> Result<()> {
-        let (batch_id, count) = validate::commit(request, index)?;
+        let commit = validate::commit(request, index)?;
+        let count = commit.count;
         if count != self.staged.rows() as i64 {
             let rows = self.staged.rows();
             let message = format!("the commit counts {count} invoices, and {rows} came");
             return Err(Error::Aborted(message));
         }
-        self.commit = Some(batch_id);
+        self.commit = Some(commit);
         Ok(())
     }
 
@@ -146,10 +148,11 @@ impl Upload {
         self.commit.is_some()
     }
 
-    /// Hands the upload to the writer, and takes it back where the call is `cancelled` before the result.
+    /// Hands the upload to the writer, as a trial where its commit says so, and takes it back where the call is `cancelled` before the result.
     pub async fn create(self, cancelled: impl Future<Output = ()>) -> Result<BulkResult> {
-        let batch_id = self.commit.unwrap_or_default();
-        let reply = self.core.store.create(batch_id.clone(), self.staged)?;
+        let commit = self.commit.unwrap_or_default();
+        let is_trial = commit.validate_only;
+        let reply = self.core.store.create(commit.batch_id.clone(), self.staged, is_trial)?;
         self.live.writer.begin();
         self.live.spent.writer.begin();
         let cancelled = pin!(cancelled);
@@ -160,10 +163,10 @@ impl Upload {
             Either::Left(_) => Err(Error::Cancelled),
             Either::Right((created, _)) => {
                 let created = created?;
-                if !created.already_applied {
+                if !created.already_applied && !is_trial {
                     self.core.metrics.invoices_created.add(created.count as u64);
                 }
-                result_message(batch_id, created)
+                result_message(commit, created)
             }
         }
     }
@@ -178,7 +181,7 @@ fn lost_job() -> Error {
     Error::Internal("a job of an upload was dropped".to_owned())
 }
 
-fn result_message(batch_id: String, created: Created) -> Result<BulkResult> {
+fn result_message(commit: BulkCommit, created: Created) -> Result<BulkResult> {
     let total_cents = match &created.totals[..] {
         [one] => Some(one.sums.total_cents),
         _ => None,
@@ -189,8 +192,9 @@ fn result_message(batch_id: String, created: Created) -> Result<BulkResult> {
         totals: created.totals.into_iter().map(total_message).collect::<Result<_>>()?,
         first_sequence: created.first_sequence,
         last_sequence: created.last_sequence,
-        batch_id,
+        batch_id: commit.batch_id,
         already_applied: created.already_applied,
+        validate_only: commit.validate_only,
         ..Default::default()
     })
 }

@@ -40,6 +40,8 @@ struct Part {
     bytes: usize,
     /// Whether its message ends with it.
     is_last: bool,
+    /// Whether it is only to be said what would come of it. Then it is all of its message.
+    is_trial: bool,
 }
 
 /// Admits the call, which shows itself as `live`. Its halves end together: an error of either is that of the call.
@@ -52,6 +54,7 @@ pub fn start(call: &Call, live: &Arc<Live>) -> Result<(Intake, Outlet)> {
         queue,
         held: Arc::clone(&held),
         message: None,
+        is_trial: false,
         part: None,
         max_batch_rows: core.config.max_batch_rows,
         live: Arc::clone(live),
@@ -63,6 +66,7 @@ pub fn start(call: &Call, live: &Arc<Live>) -> Result<(Intake, Outlet)> {
         part: None,
         applied: Vec::new().into_iter(),
         applied_bytes: 0,
+        is_trial: false,
         ends: Vec::new().into_iter(),
         acks: Vec::new(),
         under_way: None,
@@ -79,6 +83,8 @@ pub struct Intake {
     held: Arc<Held>,
     /// What is not in a part yet of the message at hand.
     message: Option<IntoIter<Event>>,
+    /// Whether that is a trial.
+    is_trial: bool,
     /// What is to be handed over next.
     part: Option<Part>,
     max_batch_rows: usize,
@@ -90,7 +96,7 @@ impl Intake {
     /// [`Intake::poll_hand_over`] is next.
     pub fn take<M: OfRows<Row = ReconcileEvent>>(&mut self, message: &[u8]) -> Result<()> {
         let mut events = Vec::new();
-        each_row::<M>(M::NAME, message, self.max_batch_rows, |row| {
+        self.is_trial = each_row::<M>(M::NAME, message, self.max_batch_rows, |row| {
             let event = match M::IS_BATCH {
                 true => parse(format_args!("events[{}]", events.len()), row)?,
                 false => parse(M::NAME, row)?,
@@ -104,8 +110,9 @@ impl Intake {
         Ok(())
     }
 
-    /// Takes events as one message. [`Intake::poll_hand_over`] is next.
-    pub fn push(&mut self, events: impl IntoIterator<Item = ReconcileEvent>) {
+    /// Takes events as one message, maybe a trial. [`Intake::poll_hand_over`] is next.
+    pub fn push(&mut self, events: impl IntoIterator<Item = ReconcileEvent>, is_trial: bool) {
+        self.is_trial = is_trial;
         let events: Vec<_> = events.into_iter().map(validate::event).collect();
         self.live.spent.rows.fetch_add(events.len() as u64, Ordering::Relaxed);
         self.message = Some(events.into_iter());
@@ -129,11 +136,11 @@ impl Intake {
     }
 
     fn next_part(&mut self) -> Option<Part> {
-        let message = self.message.as_mut()?;
+        let (message, is_trial) = (self.message.as_mut()?, self.is_trial);
         let mut bytes = 0;
         let rest = message.as_slice();
         let fits = |event: &&Event| {
-            let has_room = bytes < RECONCILE_PART_BYTES;
+            let has_room = bytes < RECONCILE_PART_BYTES || is_trial;
             bytes += if has_room { bytes_of(event) } else { 0 };
             has_room
         };
@@ -143,7 +150,7 @@ impl Intake {
             true => self.message.take()?,
             false => message.take(count).collect::<Vec<_>>().into_iter(),
         };
-        Some(Part { events, bytes, is_last })
+        Some(Part { events, bytes, is_last, is_trial })
     }
 }
 
@@ -167,6 +174,8 @@ pub struct Outlet {
     applied: IntoIter<(String, Ack)>,
     /// What those held that were applied last, until all of them are given.
     applied_bytes: usize,
+    /// Whether they were a trial.
+    is_trial: bool,
     /// How many of those each message has that ended among them, where it is not told yet.
     ends: IntoIter<usize>,
     /// Of the message at hand.
@@ -208,11 +217,11 @@ impl Outlet {
             _ => Vec::new(),
         };
         self.live.writer.end();
-        let Batch { events, ends, bytes, .. } =
+        let Batch { events, ends, bytes, is_trial, .. } =
             self.under_way.take().transpose()?.unwrap_or_default();
         let ids = Arc::unwrap_or_clone(events).into_iter().map(|event| event.event_id);
         self.applied = ids.zip(acks).collect::<Vec<_>>().into_iter();
-        (self.ends, self.applied_bytes) = (ends.into_iter(), bytes);
+        (self.ends, self.applied_bytes, self.is_trial) = (ends.into_iter(), bytes, is_trial);
         self.part = self.part.take().or_else(|| self.queued.try_recv());
         self.under_way = self.part.is_some().then(|| self.submit());
         Poll::Ready(Ok(true))
@@ -220,20 +229,29 @@ impl Outlet {
 
     /// Hands all events at hand to the writer.
     fn submit(&mut self) -> Result<Batch> {
-        let Batch { events, ends, bytes, .. } = self.at_hand();
+        let mut batch = self.at_hand();
         self.live.writer.begin();
-        let apply = || self.core.store.apply(Arc::clone(&events));
-        let reply = (!events.is_empty()).then(apply).transpose()?;
-        Ok(Batch { reply, events, ends, bytes })
+        let apply = || self.core.store.apply(Arc::clone(&batch.events), batch.is_trial);
+        batch.reply = (!batch.events.is_empty()).then(apply).transpose()?;
+        Ok(batch)
     }
 
-    /// The events at hand, `reconcile_batch_events` at the most.
+    /// The events at hand, `reconcile_batch_events` at the most; or one message that is a trial.
     fn at_hand(&mut self) -> Batch {
         let max = self.core.config.reconcile_batch_events;
         let (mut events, mut ends, mut ended) = (Vec::new(), Vec::new(), 0);
         while events.len() < max {
             let next = self.part.take().or_else(|| self.queued.try_recv());
             let Some(mut part) = next else { break };
+            if part.is_trial {
+                if !ends.is_empty() || !events.is_empty() {
+                    self.part = Some(part);
+                    break;
+                }
+                let events: Vec<_> = part.events.collect();
+                let ends = vec![events.len()];
+                return Batch { is_trial: true, ..Batch::of(events, ends) };
+            }
             events.extend(part.events.by_ref().take(max - events.len()));
             if part.events.len() > 0 {
                 self.part = Some(part);
@@ -242,8 +260,7 @@ impl Outlet {
                 ended = events.len();
             }
         }
-        let bytes = events.iter().map(bytes_of).sum();
-        Batch { reply: None, events: Arc::new(events), ends, bytes }
+        Batch::of(events, ends)
     }
 
     /// The acknowledgements of the next message that is applied whole, to be taken out; `None` where there is
@@ -251,7 +268,7 @@ impl Outlet {
     pub fn answer(&mut self) -> Option<&mut Vec<ReconcileAck>> {
         let end = self.ends.next()?;
         self.acks.extend(self.applied.by_ref().take(end).map(ack_message));
-        self.core.metrics.events_acknowledged.add(self.acks.len() as u64);
+        self.count();
         Some(&mut self.acks)
     }
 
@@ -259,8 +276,14 @@ impl Outlet {
     pub fn answers(&mut self) -> Vec<ReconcileAck> {
         self.ends = Vec::new().into_iter();
         self.acks.extend(self.applied.by_ref().map(ack_message));
-        self.core.metrics.events_acknowledged.add(self.acks.len() as u64);
+        self.count();
         std::mem::take(&mut self.acks)
+    }
+
+    fn count(&self) {
+        if !self.is_trial {
+            self.core.metrics.events_acknowledged.add(self.acks.len() as u64);
+        }
     }
 
     /// Whether [`Outlet::answer`] has one more.
@@ -279,6 +302,15 @@ struct Batch {
     ends: Vec<usize>,
     /// What the events hold.
     bytes: usize,
+    /// Whether they are rolled back.
+    is_trial: bool,
+}
+
+impl Batch {
+    fn of(events: Vec<Event>, ends: Vec<usize>) -> Batch {
+        let bytes = events.iter().map(bytes_of).sum();
+        Batch { events: Arc::new(events), ends, bytes, ..Batch::default() }
+    }
 }
 
 fn ack_message((event_id, ack): (String, Ack)) -> ReconcileAck {

@@ -2,7 +2,7 @@
 
 use std::fmt::Display;
 
-use crate::calls::wire::{self, Incoming, OfRows};
+use crate::calls::wire::{self, Incoming, OfRows, Rows};
 use crate::error::{Error, Result};
 
 /// Refuses a message of more than `max_bytes`.
@@ -22,22 +22,23 @@ pub fn parse<M: Incoming>(what: impl Display, bytes: &[u8]) -> Result<M> {
 }
 
 /// Hands each row of the message in `bytes` to `take`, as it came, or says what is wrong with the message,
-/// under the name `what`.
+/// under the name `what`. Gives whether the message is a trial.
 pub fn each_row<M: OfRows>(
     what: impl Display,
     bytes: &[u8],
     max_rows: usize,
     mut take: impl FnMut(&[u8]) -> Result<()>,
-) -> Result<()> {
+) -> Result<bool> {
     if !M::IS_BATCH {
-        return take(bytes);
+        return take(bytes).map(|()| false);
     }
     let malformed =
         |why| Error::invalid(what.to_string(), format!("begins a malformed batch: {why}"));
-    let rows = wire::rows(bytes, max_rows).map_err(malformed)?;
+    let Rows { rows, is_trial } = wire::rows::<M>(bytes, max_rows).map_err(malformed)?;
     if rows.len() > max_rows {
         let message = format!("{what} begins a batch of more than {max_rows} rows, max_batch_rows");
         return Err(Error::Exhausted { message, retry_after: None });
     }
-    rows.into_iter().try_for_each(take)
+    rows.into_iter().try_for_each(take)?;
+    Ok(is_trial)
 }

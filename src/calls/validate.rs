@@ -9,8 +9,8 @@ use crate::currency::minor_digits;
 use crate::error::{quoted, Error, Result, Violation, Violations};
 use crate::model::{Entry, Event, Filter, Kind, NewInvoice, Timestamp, MAX_AMOUNT_CENTS};
 use crate::proto::report::{
-    CreateInvoiceRequest, EventKind, ExportEventsRequest, ExportRequest, GetInvoiceRequest,
-    InvoiceStatus, ListInvoicesRequest, ReconcileEvent, SummaryRequest,
+    BulkCommit, CreateInvoiceRequest, EventKind, ExportEventsRequest, ExportRequest,
+    GetInvoiceRequest, InvoiceStatus, ListInvoicesRequest, ReconcileEvent, SummaryRequest,
 };
 
 /// The longest identifier in bytes.
@@ -239,17 +239,19 @@ pub fn invoice(request: &CreateInvoiceRequest, index: usize) -> Result<NewInvoic
     })
 }
 
-/// The batch_id and the count of the commit that is the upload's message number `index`.
-pub fn commit(request: &CreateInvoiceRequest, index: usize) -> Result<(String, i64)> {
+/// The commit that is the upload's message number `index`.
+pub fn commit(request: &CreateInvoiceRequest, index: usize) -> Result<BulkCommit> {
     let mut checks = Checks::of_upload(index);
     if !is_commit_alone(request) {
         checks.add("commit", "a commit has no other field beside it");
     }
-    let commit = request.commit.get_or_default();
-    checks.text("commit.batch_id", &commit.batch_id, MAX_ID_BYTES);
-    checks.at_least("commit.count", commit.count, 0);
+    let BulkCommit { batch_id, count, validate_only, .. } = request.commit.get_or_default();
+    checks.text("commit.batch_id", batch_id, MAX_ID_BYTES);
+    checks.at_least("commit.count", *count, 0);
     checks.done(())?;
-    Ok((commit.batch_id.clone(), commit.count))
+    // What the message has besides is not kept.
+    let (batch_id, count, validate_only) = (batch_id.clone(), *count, *validate_only);
+    Ok(BulkCommit { batch_id, count, validate_only, ..Default::default() })
 }
 
 fn is_commit_alone(request: &CreateInvoiceRequest) -> bool {

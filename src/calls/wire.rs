@@ -23,6 +23,8 @@ pub trait OfRows: Message {
     type Row: Incoming;
     /// Whether the rows are the messages in field 1.
     const IS_BATCH: bool;
+    /// Whether field 2 says that the rows are a trial.
+    const MAY_BE_TRIAL: bool = false;
 }
 
 impl OfRows for CreateInvoiceRequest {
@@ -43,6 +45,7 @@ impl OfRows for ReconcileEvent {
 impl OfRows for ReconcileEventBatch {
     type Row = ReconcileEvent;
     const IS_BATCH: bool = true;
+    const MAY_BE_TRIAL: bool = true;
 }
 
 /// What a message may have.
@@ -143,16 +146,31 @@ pub fn check(shape: &Shape, mut bytes: &[u8]) -> Result<(), String> {
     Ok(())
 }
 
+/// A batch whose rows are not parsed.
+#[derive(Default)]
+pub struct Rows<'a> {
+    pub rows: Vec<&'a [u8]>,
+    /// It says that nothing of it is to be booked.
+    pub is_trial: bool,
+}
+
 /// The bytes of each row of a batch, `max_rows` and one at the most: the one more tells that it has too many.
 /// Rows are parsed one by one: a whole batch of empty ones would be a hundred times its size.
-pub fn rows(mut bytes: &[u8], max_rows: usize) -> Result<Vec<&[u8]>, String> {
-    let (mut rows, mut others) = (Vec::new(), 0);
-    while !bytes.is_empty() && rows.len() <= max_rows {
+pub fn rows<M: OfRows>(mut bytes: &[u8], max_rows: usize) -> Result<Rows<'_>, String> {
+    let (mut batch, mut others) = (Rows::default(), 0);
+    while !bytes.is_empty() && batch.rows.len() <= max_rows {
         match (tag(&mut bytes)?, &mut bytes) {
-            ((1, BYTES), bytes) => rows.push(value(bytes, BYTES)?),
+            ((1, BYTES), bytes) => batch.rows.push(value(bytes, BYTES)?),
             ((1, other), _) => return Err(format!("field 1 is not of wire type {other}")),
-            ((_, wire_type), bytes) => {
-                value(bytes, wire_type)?;
+            ((2, other), _) if M::MAY_BE_TRIAL && other != VARINT => {
+                return Err(format!("field 2 is not of wire type {other}"));
+            }
+            ((number, wire_type), bytes) => {
+                match (number, M::MAY_BE_TRIAL) {
+                    // Of several the last counts.
+                    (2, true) => batch.is_trial = varint(bytes)? != 0,
+                    _ => drop(value(bytes, wire_type)?),
+                }
                 others += 1;
                 if others > MAX_ROW_FIELDS {
                     return Err(format!(
@@ -162,7 +180,7 @@ pub fn rows(mut bytes: &[u8], max_rows: usize) -> Result<Vec<&[u8]>, String> {
             }
         }
     }
-    Ok(rows)
+    Ok(batch)
 }
 
 impl Shape {

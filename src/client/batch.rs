@@ -18,6 +18,9 @@ pub struct Batch {
 /// The tag of field 1 with a message in it.
 const ROW: u8 = 1 << 3 | 2;
 
+/// Field 2 of a batch of events, which is true.
+const VALIDATE_ONLY: [u8; 2] = [2 << 3, 1];
+
 impl Batch {
     pub fn push(&mut self, row: &impl Message) -> Result<()> {
         self.bytes.push(ROW);
@@ -35,6 +38,12 @@ impl Batch {
     /// Whether it is to be sent before another row comes.
     pub fn is_full(&self, max_rows: usize) -> bool {
         self.rows >= max_rows || self.bytes.len() >= FULL_BYTES
+    }
+
+    /// The message, which says that it is a trial; what comes next is in another one.
+    pub fn take_validate_only(&mut self) -> Vec<u8> {
+        self.bytes.extend(VALIDATE_ONLY);
+        self.take()
     }
 
     /// The message; what comes next is in another one.
@@ -63,6 +72,10 @@ mod tests {
         }
         assert!(batch.is_empty());
         assert_eq!(batch.take(), ReconcileEventBatch::new().write_to_bytes().unwrap());
+        batch.push(&row("a")).unwrap();
+        let trial = ReconcileEventBatch::parse_from_bytes(&batch.take_validate_only()).unwrap();
+        assert!(trial.validate_only);
+        assert_eq!(trial.events.len(), 1);
     }
 
     #[test]

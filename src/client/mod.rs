@@ -12,6 +12,7 @@ mod resumed;
 mod retry;
 mod stub;
 mod upload;
+mod validate;
 mod window;
 
 use std::fmt;
@@ -195,7 +196,7 @@ impl Client {
     /// when the connection was lost, and when the server says so. 10 seconds by default; 0: a failure is one at
     /// once.
     ///
-    /// It holds for summaries, pages, invoices, exports and reconciliations, which none of this can harm, and for
+    /// It holds for summaries, pages, invoices, exports, reconciliations and validations of events, which none of this can harm, and for
     /// [`Client::retry`].
     pub fn with_retries(self, retry_for: Duration) -> Client {
         Client { retry_for, ..self }

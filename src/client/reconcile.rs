@@ -6,6 +6,7 @@ use std::task::{ready, Context, Poll};
 
 use futures::StreamExt;
 
+use super::batch::Batch;
 use super::window::Window;
 use super::{cancelled, grpc, local, wait, Client, Code, Error, Result, Retry, Transport};
 use crate::bridge::{self, Receiver, SendTimeoutError, Sender, TrySendError};
@@ -140,13 +141,20 @@ enum Sending {
     Over,
 }
 
-enum CallOf {
+pub(super) enum CallOf {
     Grpc(Box<grpc::Reconcile>),
     Local(Box<local::Reconcile>),
 }
 
 impl CallOf {
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<()>> {
+    pub(super) fn of(client: &Client) -> Result<CallOf> {
+        Ok(match &client.transport {
+            Transport::Grpc(connection) => CallOf::Grpc(Box::new(connection.reconcile()?)),
+            Transport::Local(local) => CallOf::Local(Box::new(local.reconcile()?)),
+        })
+    }
+
+    pub(super) fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<()>> {
         match self {
             CallOf::Grpc(call) => call.poll_ready(context),
             CallOf::Local(call) => call.poll_ready(context),
@@ -162,28 +170,46 @@ impl CallOf {
                 Err(_) => Sending::Over,
             }),
             CallOf::Local(call) => window.next_events().map(|events| {
-                call.send(events.cloned());
+                call.send(events.cloned(), false);
                 Sending::Open
             }),
         })
     }
 
+    /// Sends events of which nothing is to be booked, after [`CallOf::poll_ready`] was ready. An error is one of
+    /// this client.
+    pub(super) fn validate(&mut self, events: &[&ReconcileEvent]) -> Result<()> {
+        match self {
+            CallOf::Grpc(call) => {
+                let mut batch = Batch::default();
+                events.iter().try_for_each(|event| batch.push(*event))?;
+                // Where it fails the call is over, and the acknowledgements tell how.
+                let _ = call.send(batch.take_validate_only());
+            }
+            CallOf::Local(call) => call.send(events.iter().copied().cloned(), true),
+        }
+        Ok(())
+    }
+
     /// To be held while a thread waits for the call.
-    fn open(&self) -> Option<Open> {
+    pub(super) fn open(&self) -> Option<Open> {
         match self {
             CallOf::Grpc(_) => None,
             CallOf::Local(call) => Some(call.open()),
         }
     }
 
-    fn poll_close(&mut self, context: &mut Context<'_>) -> Poll<Result<()>> {
+    pub(super) fn poll_close(&mut self, context: &mut Context<'_>) -> Poll<Result<()>> {
         match self {
             CallOf::Grpc(call) => call.poll_close(context),
             CallOf::Local(call) => call.poll_close(context),
         }
     }
 
-    fn poll_acks(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Vec<ReconcileAck>>>> {
+    pub(super) fn poll_acks(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Vec<ReconcileAck>>>> {
         match self {
             CallOf::Grpc(call) => call.poll_acks(context),
             CallOf::Local(call) => call.poll_acks(context),
@@ -255,10 +281,7 @@ impl Acks {
             self.window.unacked.push_back(event);
         }
         self.window.sent = 0;
-        let transport = match &self.client.transport {
-            Transport::Grpc(connection) => CallOf::Grpc(Box::new(connection.reconcile()?)),
-            Transport::Local(local) => CallOf::Local(Box::new(local.reconcile()?)),
-        };
+        let transport = CallOf::of(&self.client)?;
         self.call = Some(Call { transport, sending: Sending::Open });
         Ok(true)
     }

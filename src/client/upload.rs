@@ -13,7 +13,7 @@ use crate::stop::Stop;
 pub struct Upload {
     /// `None` after it failed.
     call: Option<Call>,
-    stop: Stop,
+    client: Client,
     count: i64,
 }
 
@@ -46,7 +46,7 @@ impl Upload {
             Transport::Grpc(connection) => Call::Grpc(Box::new(connection.upload()?)),
             Transport::Local(local) => Call::Local(Box::new(local.upload()?)),
         };
-        Ok(Upload { call: Some(call), stop: client.stop.clone(), count: 0 })
+        Ok(Upload { call: Some(call), client: client.clone(), count: 0 })
     }
 
     /// Adds an invoice, whose `commit` must not be set. Blocks while the server takes no more.
@@ -69,17 +69,45 @@ impl Upload {
     /// # Errors
     ///
     /// As [`Upload::send`]; ABORTED where the batch id was used for other content.
-    pub fn commit(mut self, batch_id: &str) -> Result<BulkResult> {
+    pub fn commit(self, batch_id: &str) -> Result<BulkResult> {
+        self.finish(batch_id, false)
+    }
+
+    /// Says what [`Upload::commit`] would give now, its errors among it. Nothing is created, and the batch id is not
+    /// remembered.
+    ///
+    /// # Errors
+    ///
+    /// As [`Upload::commit`]; FAILED_PRECONDITION where the server is too old to be asked, and the upload was given
+    /// up; PERMISSION_DENIED for a token without the right "read" beside "write".
+    ///
+    /// ```no_run
+    /// use billstream::client::{Client, Error};
+    /// use billstream::proto::report::CreateInvoiceRequest;
+    ///
+    /// fn would_create(client: &Client, invoices: &[CreateInvoiceRequest]) -> Result<i64, Error> {
+    ///     let mut upload = client.upload()?;
+    ///     invoices.iter().try_for_each(|invoice| upload.send(invoice))?;
+    ///     Ok(upload.validate("")?.created_count)
+    /// }
+    /// ```
+    pub fn validate(self, batch_id: &str) -> Result<BulkResult> {
+        self.client.require_validation()?;
+        self.finish(batch_id, true)
+    }
+
+    fn finish(mut self, batch_id: &str, validate_only: bool) -> Result<BulkResult> {
         let batch_id = batch_id.to_owned();
-        let commit = BulkCommit { batch_id, count: self.count, ..Default::default() };
+        let commit =
+            BulkCommit { batch_id, count: self.count, validate_only, ..Default::default() };
         self.add(&CreateInvoiceRequest { commit: Some(commit).into(), ..Default::default() })?;
         let call = self.call.take().ok_or_else(is_over)?;
-        call.finish(&self.stop)
+        call.finish(&self.client.stop)
     }
 
     fn add(&mut self, request: &CreateInvoiceRequest) -> Result<()> {
         let call = self.call.as_mut().ok_or_else(is_over)?;
-        call.send(request, &self.stop).inspect_err(|_| self.call = None)
+        call.send(request, &self.client.stop).inspect_err(|_| self.call = None)
     }
 }
 

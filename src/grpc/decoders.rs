@@ -71,7 +71,7 @@ pub fn invoice(bytes: &[u8]) -> Result<usize> {
     let max_bytes = Config::default().max_message_bytes;
     let request = parsed::<CreateInvoiceRequest>("requests[0]", bytes, max_bytes)?;
     if request.commit.is_some() {
-        return Ok(validate::commit(&request, 0)?.0.capacity());
+        return Ok(validate::commit(&request, 0)?.batch_id.capacity());
     }
     let invoice = validate::invoice(&request, 0)?;
     let texts = [invoice.invoice_id, invoice.customer_id, invoice.currency, invoice.memo];

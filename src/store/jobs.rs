@@ -1,8 +1,8 @@
 //! The jobs of the writer, and the queue in which they wait.
 //!
-//! They wait in lanes, which take turns: payments, uploads that share a commit, and uploads that are too
-//! large for that. So a payment waits for one commit of each other lane at the most, and the jobs of a
-//! commit are of one kind: nothing that happens to an upload makes a payment run again.
+//! They wait in lanes, which take turns: payments, uploads that share a commit, uploads that are too
+//! large for that, and trials, each alone. So a payment waits for one commit of each other lane at the most, and
+//! the jobs of a commit are of one kind: nothing that happens to an upload makes a payment run again.
 //!
 //! A job has its place for as long as somebody waits for its [`Reply`].
 
@@ -27,9 +27,12 @@ pub enum Lane {
     Uploads,
     /// Uploads of more rows than a commit of several jobs may have.
     LargeUploads,
+    /// What is run to see what comes of it, and rolled back. A trial is alone in its transaction, so that there is
+    /// nothing of others to be kept.
+    Trials,
 }
 
-const LANES: usize = 3;
+const LANES: usize = 4;
 
 /// What the work of a job is given, in the transaction that is open.
 pub struct Work<'a> {
@@ -44,6 +47,8 @@ pub trait Job: Send {
     fn run(&mut self, database: &mut dyn Transaction) -> Result<()>;
     /// Whether the caller has gone away, and the job is not to be committed.
     fn is_unwanted(&self) -> bool;
+    /// Whether it is rolled back, whatever came of it.
+    fn is_trial(&self) -> bool;
     /// Answers the caller: with the result, or with the `error` for which it does not hold.
     fn finish(self: Box<Self>, error: Option<Error>);
 }
@@ -94,7 +99,7 @@ impl Lanes {
 
 impl Queue {
     pub fn new(config: &Config) -> Queue {
-        let lanes = [VecDeque::new(), VecDeque::new(), VecDeque::new()];
+        let lanes = std::array::from_fn(|_| VecDeque::new());
         Queue {
             waiting: Mutex::new(Lanes { lanes, turn: 0, newest: 0, is_closed: false }),
             changed: Condvar::new(),
@@ -114,7 +119,7 @@ impl Queue {
         (self.waiting().jobs(), self.capacity)
     }
 
-    /// The lane of an upload of `rows` invoices.
+    /// The lane of an upload of `rows` invoices that is to be created.
     pub fn lane_of_upload(&self, rows: usize) -> Lane {
         if rows > self.group_rows {
             Lane::LargeUploads
@@ -178,7 +183,7 @@ impl Queue {
         let (lane, mut rows) = (&mut waiting.lanes[lane], 0);
         let fits = |entry: &&Entry| {
             rows += entry.rows;
-            rows <= self.group_rows
+            rows <= self.group_rows && !entry.job.is_trial()
         };
         let jobs = lane.iter().take_while(fits).count();
         lane.drain(..jobs.max(1)).collect()
@@ -256,6 +261,10 @@ mod tests {
         }
 
         fn is_unwanted(&self) -> bool {
+            false
+        }
+
+        fn is_trial(&self) -> bool {
             false
         }
 

@@ -145,14 +145,22 @@ impl Store {
     /// invoices were created before, gives their result instead; under which others were,
     /// [`Error::Aborted`](crate::Error::Aborted). Never blocks; the result comes after the commit, and
     /// dropping the [`Reply`] before that takes the upload back, if it is not being committed already.
-    pub fn create(&self, batch_id: String, staged: Staged) -> Result<Reply<Created>> {
-        self.0.writer.create(batch_id, staged)
+    ///
+    /// As a trial it is done and rolled back: the result is what it would be, and nothing stays of it.
+    pub fn create(
+        &self,
+        batch_id: String,
+        staged: Staged,
+        is_trial: bool,
+    ) -> Result<Reply<Created>> {
+        self.0.writer.create(batch_id, staged, is_trial)
     }
 
     /// Applies events in their order, each once, and gives an acknowledgement for each. Never blocks; the
-    /// result comes after the commit, when `events` are the caller's alone again.
-    pub fn apply(&self, events: Arc<Vec<Event>>) -> Result<Reply<Vec<Ack>>> {
-        self.0.writer.apply(events)
+    /// result comes after the commit, when `events` are the caller's alone again. A trial is that of
+    /// [`Store::create`].
+    pub fn apply(&self, events: Arc<Vec<Event>>, is_trial: bool) -> Result<Reply<Vec<Ack>>> {
+        self.0.writer.apply(events, is_trial)
     }
 
     /// Copies the database as it is now into a temporary file without a name in `dir`; `begun` is told before

@@ -8,6 +8,8 @@
 //! a job fails are the jobs of its transaction run again, each in its savepoint; and when a caller
 //! left, each of the others in a transaction of its own. What may be run again is bounded by
 //! `group_commit_rows`: a larger upload is alone in its transaction.
+//!
+//! A trial is a job like the others, whose transaction ends in a rollback: its answer is what it would have been.
 
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::sync::Arc;
@@ -97,19 +99,27 @@ impl Writer {
         Ok((StopWriter(Arc::clone(&self.queue)), thread))
     }
 
-    /// Creates the invoices of `staged`, all or none (see [`Transaction::create`]).
-    pub fn create(&self, batch_id: String, mut staged: Staged) -> Result<Reply<Created>> {
+    /// Creates the invoices of `staged`, all or none (see [`Transaction::create`]); as a trial it only says what
+    /// would come of it.
+    pub fn create(
+        &self,
+        batch_id: String,
+        mut staged: Staged,
+        is_trial: bool,
+    ) -> Result<Reply<Created>> {
         let rows = staged.rows();
-        let lane = self.queue.lane_of_upload(rows);
+        let lane = if is_trial { Lane::Trials } else { self.queue.lane_of_upload(rows) };
         self.submit(lane, rows, move |Work { database, is_unwanted }| {
             database.create(&batch_id, &mut staged, is_unwanted)
         })
     }
 
-    /// Applies a batch of events, each once (see [`Transaction::apply`]).
-    pub fn apply(&self, events: Arc<Vec<Event>>) -> Result<Reply<Vec<Ack>>> {
+    /// Applies a batch of events, each once (see [`Transaction::apply`]); as a trial it only says what would come of
+    /// each.
+    pub fn apply(&self, events: Arc<Vec<Event>>, is_trial: bool) -> Result<Reply<Vec<Ack>>> {
         let rows = events.len();
-        self.submit(Lane::Payments, rows, move |work| work.database.apply(&events))
+        let lane = if is_trial { Lane::Trials } else { Lane::Payments };
+        self.submit(lane, rows, move |work| work.database.apply(&events))
     }
 
     /// `work` may be run again, from the start.
@@ -149,6 +159,10 @@ impl<T: Send, F: FnMut(Work<'_>) -> Result<T> + Send> Job for Task<T, F> {
         self.lane != Lane::Payments && self.reply.is_canceled()
     }
 
+    fn is_trial(&self) -> bool {
+        self.lane == Lane::Trials
+    }
+
     fn finish(self: Box<Self>, error: Option<Error>) {
         let Task { work, result, reply, .. } = *self;
         // First, so that the caller has what it lent to it for itself.
@@ -177,6 +191,8 @@ struct WriterThread<T> {
 /// How a transaction went that is over.
 enum Attempt {
     Committed,
+    /// Rolled back, as it was to be: it was a trial.
+    Tried,
     /// Rolled back: a caller went away.
     CallerLeft,
     /// Rolled back: a job failed.
@@ -267,6 +283,9 @@ impl<T: Transaction> WriterThread<T> {
         // The last moment at which a cancelled upload can be kept out.
         if group.is_empty() || group.iter().any(|entry| entry.job.is_unwanted()) {
             return Ok(Attempt::CallerLeft);
+        }
+        if group.iter().any(|entry| entry.job.is_trial()) {
+            return Ok(Attempt::Tried);
         }
         let start = Instant::now();
         self.database.commit()?;

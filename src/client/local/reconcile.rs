@@ -48,10 +48,10 @@ impl Reconcile {
         }
     }
 
-    /// Sends events, after [`Reconcile::poll_ready`] was ready.
-    pub fn send(&mut self, events: impl IntoIterator<Item = ReconcileEvent>) {
+    /// Sends events, maybe as a trial, after [`Reconcile::poll_ready`] was ready.
+    pub fn send(&mut self, events: impl IntoIterator<Item = ReconcileEvent>, is_trial: bool) {
         if let Some(intake) = &mut self.intake {
-            intake.push(events);
+            intake.push(events, is_trial);
         }
     }
 

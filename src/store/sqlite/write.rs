@@ -191,7 +191,7 @@ mod tests {
         let pages: i64 = conn.pragma_query_value(None, "page_count", |row| row.get(0)).unwrap();
         conn.pragma_update_and_check(None, "max_page_count", pages, |_| Ok(())).unwrap();
         let writer = Writer::new(&config);
-        let create = |upload| writer.create(String::new(), upload).unwrap();
+        let create = |upload| writer.create(String::new(), upload, false).unwrap();
         let group = [upload("1", 1), upload("2", 50_000), upload("3", 1)].map(create);
         // What waits for the start of the writer is one group.
         let (stop, thread) = writer.start(connection, Arc::default()).unwrap();
@@ -208,7 +208,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let config = Config { db: dir.path().join("bills.db"), ..Config::default() };
         let (store, thread) = Store::open(&config, &Arc::default()).unwrap();
-        let create = |id| block_on(store.create(String::new(), upload(id, 1)).unwrap());
+        let create = |id| block_on(store.create(String::new(), upload(id, 1), false).unwrap());
         assert!(create("1").is_ok());
         assert_eq!(store.health(), Vec::<String>::new());
         let found = Error::Malformed("SQLite: on purpose".to_owned());

@@ -43,18 +43,13 @@ impl Held {
     }
 
     fn upload(&self, ids: &[&str]) -> Reply<Created> {
-        let mut staged = Staged::default();
-        for invoice_id in ids {
-            staged.push(&NewInvoice {
-                invoice_id,
-                customer_id: "c",
-                total_amount_cents: 5,
-                currency: "EUR",
-                issued_at: Timestamp { seconds: 0, nanos: 0 },
-                memo: "",
-            });
-        }
-        self.store.0.writer.create(String::new(), staged).unwrap()
+        self.store.create(String::new(), upload(ids), false).unwrap()
+    }
+
+    /// The totals of a customer, or of all.
+    fn totals(&self, customer_id: &str) -> Vec<CurrencyTotal> {
+        let filter = Filter { customer_id: customer_id.to_owned(), ..Filter::ALL };
+        self.store.summary(&filter, Wait::Until(&Stop::default())).unwrap().totals
     }
 
     /// A job that counts its runs.
@@ -92,6 +87,27 @@ impl Drop for Held {
     }
 }
 
+fn upload(ids: &[&str]) -> Staged {
+    let mut staged = Staged::default();
+    for invoice_id in ids {
+        staged.push(&NewInvoice {
+            invoice_id,
+            customer_id: "c",
+            total_amount_cents: 5,
+            currency: "EUR",
+            issued_at: Timestamp { seconds: 0, nanos: 0 },
+            memo: "",
+        });
+    }
+    staged
+}
+
+/// The totals of so many of them.
+fn euros(count: i64) -> CurrencyTotal {
+    let sums = Sums { invoice_count: count, total_cents: 5 * count, ..Sums::default() };
+    CurrencyTotal { currency: "EUR".to_owned(), sums }
+}
+
 fn wait_at(gate: &Receiver<()>) -> Result<()> {
     // It ends when the other side is dropped.
     let _ = gate.recv();
@@ -109,12 +125,7 @@ fn the_totals_are_those_of_the_jobs_that_did_not_fail() {
     assert!(matches!(created[1], Err(Error::AlreadyExists(_))), "{created:?}");
     assert_eq!(created[2], Ok(1));
     for customer_id in ["", "c"] {
-        let filter = Filter { customer_id: customer_id.to_owned(), ..Filter::ALL };
-        let summary = held.store.summary(&filter, Wait::Until(&Stop::default())).unwrap();
-        let currency = "EUR".to_owned();
-        let sums = Sums { invoice_count: 3, total_cents: 15, ..Sums::default() };
-        let total = CurrencyTotal { currency, sums };
-        assert_eq!(summary.totals, [total]);
+        assert_eq!(held.totals(customer_id), [euros(3)]);
     }
 }
 
@@ -188,7 +199,7 @@ fn a_caller_that_leaves_gives_its_place_free_at_once() {
         drop(held.upload(&[&i.to_string()]));
     }
     let waiting = [1, 2, 3, 4].map(|i| held.upload(&[&i.to_string()]));
-    let refused = held.store.0.writer.create(String::new(), Staged::default()).err();
+    let refused = held.store.0.writer.create(String::new(), Staged::default(), false).err();
     let Some(Error::Exhausted { retry_after: Some(_), .. }) = refused else {
         panic!("{refused:?}");
     };
@@ -202,8 +213,33 @@ fn a_writer_that_is_to_stop_says_so() {
     let created = held.upload(&["1"]);
     let writer = held.store.0.writer.clone();
     writer.queue.close();
-    let refused = writer.apply(Arc::default()).err();
+    let refused = writer.apply(Arc::default(), false).err();
     assert_eq!(refused, Some(Error::Unavailable("the server is shutting down".to_owned())));
     held.go();
     assert_eq!(block_on(created).unwrap().count, 1);
+}
+
+/// Between jobs that are booked, some of which fail, so that all ways to a commit are gone.
+#[test]
+fn a_trial_says_what_would_be_and_leaves_nothing() {
+    let mut held = Held::new(|_| ());
+    let try_out = |ids: &[&str]| held.store.create("batch".to_owned(), upload(ids), true).unwrap();
+    let tried = [try_out(&["1", "2", "3"]), try_out(&["1", "1"]), try_out(&["1"])];
+    let booked = [held.upload(&["1", "2"]), held.upload(&["3", "3"]), held.upload(&["4"])];
+    held.go();
+    let booked = booked.map(|upload| block_on(upload).map(|created| created.last_sequence));
+    assert_eq!((&booked[0], &booked[2]), (&Ok(2), &Ok(3)));
+    // The lanes take turns: the first trial ran after what was booked.
+    for tried in tried.map(block_on) {
+        assert!(matches!(tried, Err(Error::AlreadyExists(_))), "{tried:?}");
+    }
+    for _ in 0..2 {
+        let staged = upload(&["5", "6"]);
+        let tried = block_on(held.store.create("batch".to_owned(), staged, true).unwrap()).unwrap();
+        assert_eq!((tried.first_sequence, tried.last_sequence), (4, 5));
+        assert_eq!(tried.totals, [euros(2)]);
+        assert_eq!((held.totals(""), held.totals("c")), (vec![euros(3)], vec![euros(3)]));
+    }
+    let created = held.store.create("batch".to_owned(), upload(&["7"]), false).unwrap();
+    assert_eq!(block_on(created).unwrap().first_sequence, 4);
 }
