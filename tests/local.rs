@@ -43,6 +43,21 @@ fn pay(client: &Client, n: i64) -> Result<Vec<ReconcileAck>, Error> {
     acks.collect::<Result<Vec<_>, _>>().map(|acks| acks.concat())
 }
 
+fn would_create(
+    client: &Client,
+    rows: &[CreateInvoiceRequest],
+) -> Result<(i64, bool, bool), Error> {
+    let mut upload = client.upload()?;
+    rows.iter().try_for_each(|row| upload.send(row))?;
+    let result = upload.validate("batch")?;
+    Ok((result.created_count, result.already_applied, result.validate_only))
+}
+
+fn would_pay(client: &Client, n: i64) -> Result<Vec<ReconcileAck>, Error> {
+    let event = |i| event(&format!("event-{i}"), &format!("inv-{}", i % 1000), i);
+    client.validate_events(&(0..n).map(event).collect::<Vec<_>>())
+}
+
 fn rows(client: &Client, request: &ExportRequest) -> Result<Vec<Invoice>, Error> {
     client.export(request).rows().collect()
 }
@@ -76,6 +91,8 @@ fn everything(client: &Client) -> String {
         create(client, "batch", &invoices[1..]),
         create(client, "", &invoices[5..6]),
         (create(client, "", &[wrong]), create(client, "", &[large])),
+        (would_create(client, &invoices), would_create(client, &[invoice("new", 1)])),
+        would_pay(client, 6000),
         (pay(client, 4000), pay(client, 20)),
         (rows(client, &ExportRequest::default()), rows(client, &some)),
         rows(client, &ExportRequest { after_sequence: -1, ..Default::default() }),

@@ -56,7 +56,10 @@ impl Acks {
     }
 
     /// Prints what comes until the stream is over.
-    pub fn print_all(&mut self, received: client::Acks) -> Result<()> {
+    pub fn print_all(
+        &mut self,
+        received: impl IntoIterator<Item = client::Result<Vec<ReconcileAck>>>,
+    ) -> Result<()> {
         for acks in received {
             acks?.iter().for_each(|ack| self.print(ack));
             // Those that came together go out together.

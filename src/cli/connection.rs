@@ -8,6 +8,7 @@ use std::time::Duration;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, Command, FromArgMatches};
+use tempfile::TempDir;
 
 use billstream::client::Client;
 use billstream::config::LogFormat;
@@ -123,9 +124,26 @@ impl Connection {
 
     /// As [`Connection::client`]; a file that is not there is created.
     pub fn client_or_new_file(&self, progress: &Progress) -> Result<Client> {
+        self.client_of(self.db(), progress)
+    }
+
+    /// As [`Connection::client_or_new_file`], for what changes nothing: for a file that is not there, an empty one in
+    /// a directory that is to be kept for as long as the client, and then is gone.
+    pub fn client_or_empty_file(&self, progress: &Progress) -> Result<(Client, Option<TempDir>)> {
+        let is_new = |db: &&Path| fs::metadata(db).map_or(true, |file| file.len() == 0);
+        let Some(db) = self.db().filter(is_new) else {
+            return Ok((self.client_or_new_file(progress)?, None));
+        };
+        let of_temporary = |error| Failure::io("a temporary directory", error);
+        let directory = tempfile::tempdir().map_err(of_temporary)?;
+        let stand_in = directory.path().join(db.file_name().unwrap_or_default());
+        Ok((self.client_of(Some(&stand_in), progress)?, Some(directory)))
+    }
+
+    fn client_of(&self, db: Option<&Path>, progress: &Progress) -> Result<Client> {
         // Before a file is opened, which an interrupted process would leave with its log.
         interrupt::watch()?;
-        let Flags { addr, db, http_proxy, retry_for_secs: seconds, security } = &self.flags;
+        let Flags { addr, http_proxy, retry_for_secs: seconds, security, db: _ } = &self.flags;
         let client = match db {
             Some(db) => open(db)?,
             None => security.connect(addr, *http_proxy)?,

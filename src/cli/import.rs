@@ -35,6 +35,9 @@ use super::values::{MAX_ID_BYTES, MAX_MEMO_BYTES};
 /// batch id, which never creates anything twice. Ctrl-C says how to do so by hand.
 ///
 /// A database file that --db names and that does not exist is created.
+///
+/// With --dry-run all is done but the booking: the rows are checked against the books as they are, taken ids among
+/// them, the output and the exit code are those that the import would have now, and nothing is created or remembered.
 #[derive(Args)]
 pub struct Import {
     /// The file, or - for stdin
@@ -43,6 +46,9 @@ pub struct Import {
     /// printed on stderr]
     #[arg(long, value_name = "ID", value_parser = batch_id)]
     batch_id: Option<String>,
+    /// Say what would be created, or what is wrong, and create nothing
+    #[arg(long)]
+    dry_run: bool,
     #[command(flatten)]
     format: FormatArgs,
     #[command(flatten)]
@@ -78,10 +84,19 @@ pub fn run(args: &Import) -> Result<()> {
     let expected = args.expect.expected(&layout)?;
     let input = Input::open(&args.file)?;
     let progress = Progress::bytes(input.len);
-    let client = args.connection.client_or_new_file(&progress)?;
+    let is_dry_run = args.dry_run;
+    // The directory goes after the client.
+    let (_directory, client) = match is_dry_run {
+        true => {
+            args.connection.client_or_empty_file(&progress).map(|(client, dir)| (dir, client))?
+        }
+        false => (None, args.connection.client_or_new_file(&progress)?),
+    };
+    let new_batch_id = || if is_dry_run { String::new() } else { new_batch_id() };
     let batch_id = args.batch_id.clone().unwrap_or_else(new_batch_id);
     let (retry, noted) = (client.retry(), RefCell::default());
-    let mut upload = Upload { client, input, layout, expected, batch_id, progress, retry, noted };
+    let mut upload =
+        Upload { client, input, layout, expected, batch_id, is_dry_run, progress, retry, noted };
     let result = upload.run().map_err(|failure| match failure {
         Failure::Rpc(error) => upload.explain(error),
         other => other.or_go_on(|| upload.go_on()),
@@ -90,6 +105,10 @@ pub fn run(args: &Import) -> Result<()> {
     // The bar goes before the result comes.
     drop(upload);
     let (result, format) = (result?, args.format.or(Format::Table));
+    if is_dry_run {
+        say(dry_run_note(&result));
+        return print(format, &result, &batch_id);
+    }
     print(format, &result, &batch_id).inspect_err(|_| {
         say(format!("the upload {batch_id} is done; its result could not be printed"));
     })
@@ -101,6 +120,16 @@ fn new_batch_id() -> String {
     id
 }
 
+fn dry_run_note(result: &BulkResult) -> String {
+    match result.already_applied {
+        true => "dry run: nothing was booked; the import would create nothing, since its batch id is known".to_owned(),
+        false => format!(
+            "dry run: nothing was booked; the import would create {} invoices",
+            result.created_count
+        ),
+    }
+}
+
 fn print(format: Format, result: &BulkResult, batch_id: &str) -> Result<()> {
     let fields = [
         ("created_count", Cell::Int(result.created_count)),
@@ -108,8 +137,11 @@ fn print(format: Format, result: &BulkResult, batch_id: &str) -> Result<()> {
         ("last_sequence", Cell::Int(result.last_sequence)),
         ("batch_id", Cell::Text(batch_id)),
         ("already_applied", Cell::Bool(result.already_applied)),
+        ("validate_only", Cell::Bool(true)),
     ];
-    print_totals(format, &fields, &result.totals)
+    // The last is of a dry run alone.
+    let count = fields.len() - usize::from(!result.validate_only);
+    print_totals(format, &fields[..count], &result.totals)
 }
 
 /// One import, in as many attempts as it takes.
@@ -119,6 +151,7 @@ struct Upload {
     layout: Layout,
     expected: Expected,
     batch_id: String,
+    is_dry_run: bool,
     progress: Progress,
     retry: Retry,
     /// The ignored columns that were named.
@@ -172,7 +205,10 @@ impl Upload {
                 Next::End => {
                     rows.finish()?;
                     self.expected.check(&self.input.name, &tally, &self.layout)?;
-                    let result = upload.commit(&self.batch_id);
+                    let result = match self.is_dry_run {
+                        true => upload.validate(&self.batch_id),
+                        false => upload.commit(&self.batch_id),
+                    };
                     return Ok((
                         tally.rows(),
                         result.map(|result| Created { result, notes: rows.notes() }),
@@ -197,6 +233,9 @@ impl Upload {
     }
 
     fn go_on(&self) -> String {
+        if self.is_dry_run {
+            return "nothing was booked".to_owned();
+        }
         format!(
             "the file may be created or not; repeat the import with --batch-id {}, which creates nothing twice",
             self.batch_id

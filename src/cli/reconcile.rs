@@ -14,7 +14,9 @@ use super::connection::Connection;
 use super::failure::{Failure, Result};
 use super::output::{Format, FormatArgs};
 use super::progress::Progress;
-use super::reading::{self, Column, ExpectArgs, Layout, LayoutArgs, Need, Next, Rows, Tally};
+use super::reading::{
+    self, Column, ExpectArgs, Expected, Layout, LayoutArgs, Need, Next, Rows, Tally,
+};
 use super::values;
 
 /// Applies the payments, refunds and voids of a csv or ndjson input, and prints an acknowledgement for each
@@ -35,10 +37,18 @@ use super::values;
 /// its outcome says why (the exit code is 0). Nor does a stdout that is closed or full: all payments are
 /// applied, the rest of the acknowledgements is lost, and the exit code is 1. After a lost connection the
 /// events without an acknowledgement are sent again, and none is applied twice.
+///
+/// With --dry-run the whole input is read (and kept in memory), and the acknowledgements are those that its events
+/// would get now, one after another, against the books as they are; nothing is applied or remembered. Events of one
+/// invoice, or with one event_id, are judged together: where those are more than a message takes (4,096 or 1 MiB),
+/// and would change the books, the dry run says that it cannot tell, and the exit code is 1.
 #[derive(Args)]
 pub struct Reconcile {
     /// The file, or - for stdin
     file: String,
+    /// Say what would become of each event, and apply none
+    #[arg(long)]
+    dry_run: bool,
     #[command(flatten)]
     format: FormatArgs,
     #[command(flatten)]
@@ -63,6 +73,9 @@ const COLUMNS: &[Column] = &[
 pub fn run(args: &Reconcile) -> Result<()> {
     let layout = args.layout.layout(COLUMNS)?;
     let events = Source::open(&args.file)?;
+    if args.dry_run {
+        return dry_run(args, &events, &layout);
+    }
     check(args, &events, &layout)?;
     let progress = Progress::rows();
     let client = args.connection.client(&progress)?;
@@ -80,6 +93,21 @@ pub fn run(args: &Reconcile) -> Result<()> {
     // A line that cannot be read goes before acknowledgements that cannot be printed.
     let printed = acks.finish();
     result.map_err(|failure| failure.or_go_on(|| acks.go_on())).and(printed)
+}
+
+/// Reads all events and prints what would become of them.
+fn dry_run(args: &Reconcile, source: &Source, layout: &Layout) -> Result<()> {
+    let (expected, mut events) = (args.expect.expected(layout)?, Vec::new());
+    let notes = read(source, layout, &expected, |event| events.push(event))?;
+    let progress = Progress::rows();
+    let client = args.connection.client(&progress)?;
+    notes.iter().for_each(|note| progress.note(note));
+    let of_nothing = |failure: Failure| failure.or_go_on(|| "nothing was booked".to_owned());
+    let judged = client.validate_events(&events).map_err(|error| of_nothing(error.into()))?;
+    progress.note("dry run: nothing was booked; what follows is what would become of the events");
+    let mut acks = Acks::new(args.format.or(Format::Csv), progress)?;
+    acks.print_all([Ok(judged)])?;
+    acks.finish()
 }
 
 /// Where events come from.
@@ -124,16 +152,30 @@ fn check(args: &Reconcile, source: &Source, layout: &Layout) -> Result<()> {
             false => Ok(()),
         };
     }
+    read(source, layout, &expected, drop).map(drop)
+}
+
+/// Gives all events to `take`, and what is to be said of the input; fails for all that is wrong with it.
+fn read(
+    source: &Source,
+    layout: &Layout,
+    expected: &Expected,
+    mut take: impl FnMut(ReconcileEvent),
+) -> Result<Vec<String>> {
     let (mut rows, mut tally) = (source.rows(layout)?, Tally::default());
     loop {
         match rows.next(event)? {
-            Next::Row(event) => tally.add(&event.currency, event.amount_cents),
+            Next::Row(event) => {
+                tally.add(&event.currency, event.amount_cents);
+                take(event);
+            }
             Next::Bad => {}
             Next::End => break,
         }
     }
     rows.finish()?;
-    expected.check(&source.name, &tally, layout)
+    expected.check(&source.name, &tally, layout)?;
+    Ok(rows.notes())
 }
 
 /// Sends the events up to the first that is wrong. Gives what is to be said of the input.

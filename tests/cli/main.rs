@@ -4,6 +4,7 @@
 //! and server by [`proxy::Proxy`], whose gates say when: nothing is timed by sleeping.
 
 mod db;
+mod dry_run;
 mod export;
 mod files;
 mod generate;

@@ -15,3 +15,4 @@ mod list;
 mod reconcile;
 mod stop;
 mod summary;
+mod trials;
