@@ -1,4 +1,4 @@
-//! Payments in, acknowledgements out, both at once and across lost connections.
+//! Events in, acknowledgements out, both at once and across lost connections.
 
 use std::future::poll_fn;
 use std::sync::{Arc, OnceLock};
@@ -17,7 +17,7 @@ use crate::stop::Stop;
 /// Events that may wait for the half that sends them.
 const MAX_QUEUED: usize = 4096;
 
-/// A stream of payments and their acknowledgements, in two halves that may be split between threads.
+/// A stream of events (payments, refunds and voids) and their acknowledgements, in two halves that may be split between threads.
 ///
 /// The stream moves while its acknowledgements are asked for: the half [`Acks`] does the work of both. Up to 32,768
 /// events are under way without an acknowledgement, and 4,096 more wait; then [`Events::send`] blocks until some are

@@ -88,6 +88,18 @@ fn a_corrected_payment_is_applied_and_another_one_is_not() {
     assert_eq!(summary(&client).totals[0].paid_cents, 50);
 }
 
+/// Money back is a refund, and no payment of less than nothing, which a slip of a sign would be.
+#[test]
+fn a_payment_with_a_sign_is_refused() {
+    let server = TestServer::start(Config::default());
+    let client = server.client();
+    upload(&client, invoices_of("late-invoice.csv")).unwrap();
+    let acks = reconcile(&client, &payments_of("pay-refund.csv"));
+    assert_eq!(outcomes(&acks), [(RECONCILE_OUTCOME_REJECTED, false)]);
+    assert_eq!(acks[0].message, "amount_cents: -10 is less than 1");
+    assert_eq!(summary(&client).totals[0].paid_cents, 0);
+}
+
 fn batch(client: &Stub, name: &str, batch_id: &str) -> grpcio::Result<BulkResult> {
     let rows = invoices_of(name);
     let last = commit(batch_id, rows.len() as i64);
