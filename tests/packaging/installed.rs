@@ -16,7 +16,9 @@ fn files(dir: &Path) -> BTreeSet<String> {
 fn commands() -> Vec<String> {
     let help = run(Command::new(PROGRAM).arg("--help"));
     let list = help.split("Commands:\n").nth(1).unwrap().split("\n\n").next().unwrap();
-    let names = list.lines().map(|line| line.split_whitespace().next().unwrap().to_owned());
+    // A long description goes on below its beginning.
+    let lines = list.lines().filter(|line| !line.starts_with("   "));
+    let names = lines.map(|line| line.split_whitespace().next().unwrap().to_owned());
     names.filter(|name| name != "help").collect()
 }
 
