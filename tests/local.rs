@@ -88,12 +88,10 @@ fn everything(client: &Client) -> String {
     assert_eq!(on_nothing.unwrap_err().code, Code::InvalidArgument);
     let all = (
         (create(client, "batch", &invoices), create(client, "batch", &invoices)),
-        create(client, "batch", &invoices[1..]),
-        create(client, "", &invoices[5..6]),
+        (create(client, "batch", &invoices[1..]), create(client, "", &invoices[5..6])),
         (create(client, "", &[wrong]), create(client, "", &[large])),
         (would_create(client, &invoices), would_create(client, &[invoice("new", 1)])),
-        would_pay(client, 6000),
-        (pay(client, 4000), pay(client, 20)),
+        (would_pay(client, 6000), pay(client, 4000), pay(client, 20)),
         (rows(client, &ExportRequest::default()), rows(client, &some)),
         rows(client, &ExportRequest { after_sequence: -1, ..Default::default() }),
         rows(client, &ExportRequest { max_rows: -1, ..Default::default() }),

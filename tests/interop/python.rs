@@ -1,5 +1,5 @@
-//! Python's own gRPC: a virtual environment with grpcio, and stubs made from our proto files. Both
-//! are kept between runs, in the directory of cargo for tests.
+//! Python's own gRPC: a virtual environment with grpcio, and stubs made from proto files. Both are kept between
+//! runs, in the directory of cargo for tests.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -33,14 +33,15 @@ fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// Makes the environment unless it is there, and the stubs; or says why there is none.
-pub fn ready() -> Result<Python, String> {
+/// Makes the environment unless it is there, and the stubs of the contract in this directory of the repository; or
+/// says why there is none.
+pub fn ready_with(contract: &str) -> Result<Python, String> {
     let dir = Path::new(env!("CARGO_TARGET_TMPDIR"));
     fs::create_dir_all(dir).map_err(|e| format!("{}: {e}", dir.display()))?;
     // Test programs may run side by side. The lock goes with the file.
     let lock = File::create(dir.join("python.lock")).map_err(|e| e.to_string())?;
     lock.lock().map_err(|e| e.to_string())?;
-    let (venv, stubs) = (dir.join("python"), dir.join("python-stubs"));
+    let (venv, stubs) = (dir.join("python"), dir.join("python-stubs").join(contract));
     let interpreter = venv.join("bin/python");
     if !imports_grpc(&interpreter) {
         // What an earlier run may have left half done.
@@ -56,29 +57,34 @@ pub fn ready() -> Result<Python, String> {
         ];
         run(Command::new(&interpreter).args(pip).args(PACKAGES))?;
     }
-    make_stubs(&interpreter, &stubs)?;
+    make_stubs(&interpreter, contract, &stubs)?;
     Ok(Python { interpreter, stubs })
+}
+
+/// The same with the stubs of `proto/`, our contract.
+pub fn ready() -> Result<Python, String> {
+    ready_with("proto")
 }
 
 fn imports_grpc(interpreter: &Path) -> bool {
     run(Command::new(interpreter).args(["-c", IMPORTS])).is_ok()
 }
 
-fn make_stubs(interpreter: &Path, stubs: &Path) -> Result<(), String> {
+fn make_stubs(interpreter: &Path, contract: &str, stubs: &Path) -> Result<(), String> {
     fs::create_dir_all(stubs).map_err(|e| format!("{}: {e}", stubs.display()))?;
     let mut protoc = Command::new(interpreter);
     protoc.args(["-m", "grpc_tools.protoc"]).current_dir(root());
     for (flag, dir) in [
-        ("--proto_path", Path::new("proto")),
+        ("--proto_path", Path::new(contract)),
         ("--python_out", stubs),
         ("--grpc_python_out", stubs),
     ] {
         protoc.arg(format!("{flag}={}", dir.display()));
     }
-    run(protoc.args(protos(&root().join("proto"))))
+    run(protoc.args(protos(&root().join(contract))))
 }
 
-/// All that is in `proto/`, since that is what people generate.
+/// All that is in the directory, since that is what people generate.
 fn protos(dir: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for path in fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()) {
