@@ -14,7 +14,7 @@ const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
 /// What a library user links none of.
 const NOT_LINKED: &[&str] =
-    &["clap", "csv", "env_logger", "indicatif", "jiff", "signal-hook", "tokio", "toml"];
+    &["clap", "csv", "env_logger", "indicatif", "jiff", "parquet", "signal-hook", "tokio", "toml"];
 
 /// Cargo as someone has it who is at home in `dir`: without what the run of this test has set.
 fn cargo(dir: &Path) -> Command {

@@ -3,8 +3,10 @@
 use billstream::model::Timestamp;
 use billstream::proto::report::{Event, EventKind, InvoiceStatus, ReconcileOutcome};
 
+use super::failure::Result;
 use super::output::Cell;
 use super::values::{kind_name, outcome_name, status_name};
+use super::writing::{FileFormat, RowFile, RowKind, WritingArgs};
 
 /// Every field of an event: first those of a file that reconcile reads, in its order.
 pub const COLUMNS: [&str; 12] = [
@@ -33,15 +35,22 @@ pub fn cells(event: &Event) -> [Cell<'_>; COLUMNS.len()] {
     [
         Cell::Text(&event.event_id),
         Cell::Text(&event.invoice_id),
-        Cell::Int(event.amount_cents),
+        Cell::Amount(event.amount_cents, &event.currency),
         Cell::Text(&event.currency),
         Cell::Time(received_at),
         Cell::Text(&event.reference),
         Cell::Text(kind_name(event.kind.enum_value_or(EventKind::EVENT_KIND_UNSPECIFIED))),
-        Cell::Int(event.paid_change_cents),
+        Cell::Amount(event.paid_change_cents, &event.currency),
         Cell::Text(outcome_name(outcome)),
         Cell::Text(status_name(status)),
-        Cell::Int(event.outstanding_cents),
+        Cell::Amount(event.outstanding_cents, &event.currency),
         Cell::Int(event.event_sequence),
     ]
+}
+
+/// A file of events, or stdout.
+pub fn file(args: &WritingArgs, default: FileFormat) -> Result<RowFile> {
+    let none = Event::default();
+    let kind = RowKind { names: &COLUMNS, of_csv: COLUMNS.len(), example: &cells(&none) };
+    RowFile::create(args, default, &kind)
 }

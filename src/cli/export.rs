@@ -9,9 +9,9 @@ use super::connection::Connection;
 use super::events;
 use super::failure::{enough, Result};
 use super::filter::Filter;
-use super::invoices::{ColumnArgs, InvoiceWriter};
-use super::output::{stdout, Format, FormatArgs, RowWriter};
+use super::invoices;
 use super::progress::Progress;
+use super::writing::{FileFormat, RowFile, WritingArgs};
 
 /// Prints every invoice that matches, in the order of their creation; or the events that were applied
 ///
@@ -28,7 +28,7 @@ pub struct Export {
     after_sequence: i64,
     /// The events that were applied, payments, refunds and voids, in the order of their application, in the
     /// place of the invoices
-    #[arg(long, conflicts_with_all = ["customer", "since", "until", "status", "after_sequence", "columns"])]
+    #[arg(long, conflicts_with_all = ["customer", "since", "until", "status", "after_sequence"])]
     events: bool,
     /// Only events with a higher event_sequence
     #[arg(long, value_name = "SEQUENCE", default_value_t = 0, requires = "events",
@@ -42,34 +42,40 @@ pub struct Export {
     #[arg(long, hide = true)]
     batched: bool,
     #[command(flatten)]
-    columns: ColumnArgs,
-    #[command(flatten)]
-    format: FormatArgs,
-    #[command(flatten)]
     connection: Connection,
+    #[command(flatten)]
+    writing: WritingArgs,
 }
 
 pub fn run(args: &Export) -> Result<()> {
-    let progress = Progress::rows();
+    let progress = match args.writing.is_to_a_file() {
+        true => Progress::rows_to_a_file(),
+        false => Progress::rows(),
+    };
     let client = args.connection.client(&progress)?;
     if args.events {
         return export_events(args, &client, &progress);
     }
-    let mut out = InvoiceWriter::new(args.format.or(Format::Csv), &args.columns)?;
-    let mut invoices = client.export(&request(args));
+    let mut out = invoices::file(&args.writing, FileFormat::Csv)?;
+    let mut export = client.export(&request(args));
     let mut printed = 0;
     let write = |batch: &Invoices| {
-        batch.iter().try_for_each(|invoice| out.write(invoice))?;
+        batch.iter().try_for_each(|invoice| out.row(&invoices::cells(invoice)))?;
         // Whoever reads along shall not wait, when the next batch does, for rows that are here already.
         out.end_page().map(|()| batch.len())
     };
     let result = set_total(args, &client, &progress)
-        .and_then(|()| print(&mut invoices, &progress, &mut printed, write));
-    // Also the rows before a failure, which is about those after them.
-    let result = out.flush().and(result);
-    enough(result.map_err(|failure| {
-        failure.or_go_on(|| go_on(args, printed, "sequence", invoices.cursor()))
-    }))
+        .and_then(|()| print(&mut export, &progress, &mut printed, write));
+    end(out, result, || go_on(args, printed, "sequence", export.cursor()))
+}
+
+/// Ends the output, also of rows before a failure, which is about those after them.
+fn end(out: RowFile, result: Result<()>, go_on: impl FnOnce() -> String) -> Result<()> {
+    let how = match out.keeps_what_came() {
+        true => go_on(),
+        false => "no file is written".to_owned(),
+    };
+    enough(out.end(result.map_err(|failure| failure.or_go_on(|| how))))
 }
 
 fn request(args: &Export) -> ExportRequest {
@@ -123,7 +129,7 @@ fn export_events(args: &Export, client: &Client, progress: &Progress) -> Result<
         max_events: args.max_rows,
         ..ExportEventsRequest::default()
     };
-    let mut out = RowWriter::new(args.format.or(Format::Csv), &events::COLUMNS, stdout())?;
+    let mut out = events::file(&args.writing, FileFormat::Csv)?;
     let mut export = client.export_events(&request);
     let mut printed = 0;
     let write = |batch: &Vec<Event>| {
@@ -131,7 +137,5 @@ fn export_events(args: &Export, client: &Client, progress: &Progress) -> Result<
         out.end_page().map(|()| batch.len())
     };
     let result = print(&mut export, progress, &mut printed, write);
-    let result = out.flush().and(result);
-    let how = || go_on(args, printed, "event-sequence", export.cursor());
-    enough(result.map_err(|failure| failure.or_go_on(how)))
+    end(out, result, || go_on(args, printed, "event-sequence", export.cursor()))
 }

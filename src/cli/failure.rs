@@ -34,9 +34,14 @@ impl Failure {
 
     /// A failure to write to stdout.
     pub fn stdout(error: io::Error) -> Failure {
+        Failure::output("stdout", error)
+    }
+
+    /// A failure to write to `name`, which may be stdout.
+    pub fn output(name: &str, error: io::Error) -> Failure {
         match error.kind() {
             io::ErrorKind::BrokenPipe => Failure::StdoutClosed,
-            _ => Failure::io("stdout", error),
+            _ => Failure::io(name, error),
         }
     }
 

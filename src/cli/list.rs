@@ -8,9 +8,9 @@ use billstream::proto::report::ListInvoicesRequest;
 use super::connection::Connection;
 use super::failure::{enough, Result};
 use super::filter::Filter;
-use super::invoices::{ColumnArgs, InvoiceWriter};
-use super::output::{Format, FormatArgs};
+use super::invoices;
 use super::progress::Progress;
+use super::writing::{FileFormat, RowFile, WritingArgs};
 
 /// Prints invoices in the order of their creation, page by page
 ///
@@ -27,29 +27,27 @@ pub struct List {
     #[arg(long, value_name = "ROWS", default_value_t = 0)]
     limit: u64,
     #[command(flatten)]
-    columns: ColumnArgs,
-    #[command(flatten)]
-    format: FormatArgs,
-    #[command(flatten)]
     connection: Connection,
+    #[command(flatten)]
+    writing: WritingArgs,
 }
 
 pub fn run(args: &List) -> Result<()> {
     let client = args.connection.client(&Progress::hidden())?;
-    let mut out = InvoiceWriter::new(args.format.or(Format::Table), &args.columns)?;
+    let mut out = invoices::file(&args.writing, FileFormat::Table)?;
     let listed = list(args, &client, &mut out);
     // What came before a failure is printed.
-    enough(out.flush().and(listed))
+    enough(out.end(listed))
 }
 
-fn list(args: &List, client: &Client, out: &mut InvoiceWriter) -> Result<()> {
+fn list(args: &List, client: &Client, out: &mut RowFile) -> Result<()> {
     let mut left = if args.limit == 0 { u64::MAX } else { args.limit };
     let mut request = first_page(args);
     loop {
         // Never more than are wanted: the pages of one listing may differ in size.
         request.page_size = args.page_size.min(left.try_into().unwrap_or(i32::MAX));
         let page = client.list(&request)?;
-        page.invoices.iter().try_for_each(|invoice| out.write(invoice.into()))?;
+        page.invoices.iter().try_for_each(|invoice| out.row(&invoices::cells(invoice.into())))?;
         out.end_page()?;
         left = left.saturating_sub(page.invoices.len() as u64);
         if page.next_page_token.is_empty() || left == 0 {

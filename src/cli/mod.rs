@@ -3,8 +3,8 @@
 //! One file a command; what they share is in [`failure`] (messages and exit codes), [`environment`],
 //! [`settings`], [`advice`] over [`machine`], [`connection`], [`security`], [`filter`],
 //! [`reading`] (rows of files), [`output`], [`table`], [`invoices`], [`events`], [`acks`], [`answer`] and [`totals`]
-//! (writing), [`notation`] (amounts and times of files), [`interrupt`], [`progress`], [`stderr`], [`logging`],
-//! [`systemd`], [`nearest`] and [`values`].
+//! (printing), [`writing`] (files of rows), [`notation`] (amounts and times of files), [`interrupt`], [`progress`],
+//! [`stderr`], [`logging`], [`systemd`], [`nearest`] and [`values`].
 
 mod acks;
 mod advice;
@@ -41,6 +41,7 @@ mod table;
 mod token;
 mod totals;
 mod values;
+mod writing;
 
 use std::process::ExitCode;
 

@@ -30,11 +30,15 @@ impl Progress {
     /// Of rows. Hidden too where the rows may get to the terminal, by themselves
     /// or through a pipe: whatever prints there would leave pieces of the bar between its lines.
     pub fn rows() -> Progress {
-        let target = match stdout_is_a_file() {
-            true => ProgressDrawTarget::stderr(),
-            false => ProgressDrawTarget::hidden(),
-        };
-        Progress::new(None, ROWS, target)
+        match stdout_is_a_file() {
+            true => Progress::rows_to_a_file(),
+            false => Progress::hidden(),
+        }
+    }
+
+    /// Of rows that do not go to stdout.
+    pub fn rows_to_a_file() -> Progress {
+        Progress::new(None, ROWS, ProgressDrawTarget::stderr())
     }
 
     /// The number of bytes is known now.

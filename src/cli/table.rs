@@ -25,26 +25,26 @@ const HELD_ROWS: usize = 1000;
 
 pub struct Table<W> {
     out: W,
-    columns: Vec<&'static str>,
+    columns: Vec<String>,
     held: Vec<Vec<Shown>>,
     /// Set when the header is printed.
     widths: Option<Vec<usize>>,
 }
 
 impl<W: Write> Table<W> {
-    pub fn new(columns: Vec<&'static str>, out: W) -> Table<W> {
+    pub fn new(columns: Vec<String>, out: W) -> Table<W> {
         Table { out, columns, held: Vec::new(), widths: None }
     }
 
     /// Sets the widths of the columns, and prints the header: for rows that are not to be held back. Each is
     /// at least that of its name.
     pub fn set_widths(&mut self, widths: &[usize]) -> io::Result<()> {
-        let names = self.columns.iter().map(|name| name.len());
+        let names = self.columns.iter().map(|name| name.width());
         let widths: Vec<_> = names.zip(widths).map(|(name, &width)| name.max(width)).collect();
         let kind = |i: usize| self.held.first().map_or(Kind::Text, |row| row[i].1);
         let names = self.columns.iter().enumerate();
         // A column of numbers has its name above its last digit.
-        let header = names.map(|(i, name)| (name.to_string(), kind(i))).collect();
+        let header = names.map(|(i, name)| (name.clone(), kind(i))).collect();
         print(&mut self.out, header, &widths)?;
         let mut held = std::mem::take(&mut self.held).into_iter();
         held.try_for_each(|row| print(&mut self.out, row, &widths))?;
@@ -124,7 +124,7 @@ mod tests {
 
     fn printed(pages: &[&[(&str, &str, i64)]]) -> String {
         let mut out = Vec::new();
-        let mut table = Table::new(vec!["id", "memo", "cents"], &mut out);
+        let mut table = Table::new(["id", "memo", "cents"].map(str::to_owned).to_vec(), &mut out);
         for page in pages {
             for &(id, memo, cents) in *page {
                 let text = |text: &str| (text.to_owned(), Kind::Text);

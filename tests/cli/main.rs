@@ -23,3 +23,4 @@ mod summary;
 mod support;
 mod terminal;
 mod token;
+mod written;

@@ -82,6 +82,17 @@ fn a_stdout_that_takes_nothing_is_said_and_ends_no_command_in_a_panic() {
 }
 
 #[test]
+fn a_parquet_of_which_nothing_is_taken_is_said() {
+    let server = Server::with_three();
+    for broken in [Broken::Left, Broken::Full] {
+        let mut export = billstream(&at(&["export", "--format", "parquet"], &server.addr));
+        let output = Process::start_with(export.stdout(broken.stdio())).output();
+        assert_eq!(output.code, i32::from(broken == Broken::Full), "{broken:?}: {output:?}");
+        assert_eq!(output.stderr.contains("error: stdout: No space"), broken == Broken::Full);
+    }
+}
+
+#[test]
 fn a_stderr_that_takes_nothing_changes_no_result() {
     let server = Server::with_three();
     let copy = text_of(&server.path("copy.db"));

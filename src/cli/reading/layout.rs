@@ -11,7 +11,7 @@ use super::encoding::Charset;
 use super::{mapping, Column, Need};
 
 /// How the file is written. Nothing of it is guessed.
-#[derive(Args)]
+#[derive(Args, Default)]
 #[command(next_help_heading = "How the file is written")]
 pub struct LayoutArgs {
     /// Which column of the file one is, such as invoice_id=InvoiceNo; may be repeated, or a list with commas
@@ -50,7 +50,8 @@ pub struct Pair {
     pub value: String,
 }
 
-fn pair(text: &str) -> std::result::Result<Pair, String> {
+/// Reads `COLUMN=NAME`.
+pub fn pair(text: &str) -> std::result::Result<Pair, String> {
     match text.split_once('=') {
         Some((column, value)) if !column.is_empty() => {
             Ok(Pair { column: column.to_owned(), value: value.to_owned() })
@@ -59,7 +60,8 @@ fn pair(text: &str) -> std::result::Result<Pair, String> {
     }
 }
 
-fn delimiter(text: &str) -> std::result::Result<u8, String> {
+/// Reads what is between the columns of a csv.
+pub fn delimiter(text: &str) -> std::result::Result<u8, String> {
     match text.as_bytes() {
         _ if matches!(text, "tab" | "\\t") => Ok(b'\t'),
         [byte] if byte.is_ascii() && !matches!(byte, b'"' | b'\r' | b'\n' | 0) => Ok(*byte),
@@ -124,6 +126,12 @@ impl LayoutArgs {
             Failure::Usage(message) => Failure::Usage(format!("{}: {message}", path.display())),
             other => other,
         })
+    }
+
+    /// These, and where they say nothing what the mapping file says.
+    pub fn with_mapping(&self) -> Result<LayoutArgs> {
+        let below = self.mapping.as_deref().map(mapping::read).transpose()?;
+        Ok(self.over(below.unwrap_or_default()))
     }
 
     /// These, and `below` where they say nothing.

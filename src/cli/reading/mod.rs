@@ -35,7 +35,7 @@ use problems::{Complaint, Problems};
 
 pub use expected::{ExpectArgs, Expected, Tally};
 pub use input::{display_name, open, Input};
-pub use layout::{Layout, LayoutArgs};
+pub use layout::{delimiter, pair, Layout, LayoutArgs, Pair};
 
 /// A column that an input may have.
 pub struct Column {
