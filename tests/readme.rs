@@ -229,6 +229,8 @@ fn the_blocks_of_the_pages_run_as_they_are_written() {
                 "yaml" | "bash" => {
                     assert!(page.ends_with("backup.md"))
                 }
+                // tests/parquet.rs runs it.
+                "python" => assert!(page.ends_with("files.md")),
                 // tests/abuse/proxy.rs runs it.
                 "nginx" => assert!(page.ends_with("proxy.md")),
                 other => panic!("{}: no test runs a block of {other:?}", page.display()),
