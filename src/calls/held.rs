@@ -61,6 +61,16 @@ impl Held {
         true
     }
 
+    /// Ready when it holds nothing.
+    pub fn poll_empty(&self, context: &mut Context<'_>) -> Poll<()> {
+        // Registered before the look, as above.
+        self.room.register(context.waker());
+        match self.bytes.load(Ordering::Acquire) {
+            0 => Poll::Ready(()),
+            _ => Poll::Pending,
+        }
+    }
+
     /// What it holds now.
     pub fn bytes(&self) -> usize {
         self.bytes.load(Ordering::Relaxed)
@@ -98,6 +108,9 @@ mod tests {
         assert!(!takes(&other, 3));
         one.give_back(6);
         assert!(takes(&other, 3));
+        let is_empty =
+            |held: &Held| held.poll_empty(&mut Context::from_waker(noop_waker_ref())).is_ready();
+        assert_eq!((is_empty(&one), is_empty(&other)), (true, false));
         // More than there is, while it holds nothing.
         assert!(takes(&one, 20));
         assert!(!takes(&other, 1));

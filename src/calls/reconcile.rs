@@ -135,6 +135,15 @@ impl Intake {
         Poll::Ready(Ok(()))
     }
 
+    /// Ready when no trial is on its way any more. A trial is all of its message, so that a stream that takes the
+    /// next one meanwhile would hold two.
+    pub fn poll_tried(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        match self.is_trial {
+            true => self.held.poll_empty(context),
+            false => Poll::Ready(()),
+        }
+    }
+
     fn next_part(&mut self) -> Option<Part> {
         let (message, is_trial) = (self.message.as_mut()?, self.is_trial);
         let mut bytes = 0;

@@ -266,7 +266,7 @@ mod tests {
     #[test]
     fn a_group_goes_whole_where_a_message_takes_it() {
         let of =
-            |invoice: u32, count: u32| (0..count).map(move |i| event(invoice << 16 | i, invoice));
+            |invoice: u32, count: u32| (0..count).map(move |i| event((invoice << 16) | i, invoice));
         let events = of(1, 300).chain(of(2, 300)).chain(of(3, 4096)).chain(of(4, 4097));
         let sent = messages(&events.collect::<Vec<_>>());
         let shape: Vec<_> = sent.iter().map(|one| (one.places.len(), one.goes_on)).collect();

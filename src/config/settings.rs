@@ -248,7 +248,7 @@ settings! {
         /// wait for their acknowledgements to be sent; then the stream is not read.
         reconcile_queue_bytes: usize = 8 << 20, in 1..=1_073_741_824;
         /// Bytes that the events of all streams take so. At the limit a stream waits until nothing is left of its
-        /// own before, and goes on with some 64 KiB.
+        /// own before, and goes on with some 64 KiB, or one message with `validate_only`.
         reconcile_memory_bytes: usize = 256 << 20, in 1..=68_719_476_736;
         /// The most events of a stream in one batch.
         reconcile_batch_events: usize = 16_384, in 1..=65_536;

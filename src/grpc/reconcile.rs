@@ -96,6 +96,7 @@ async fn take<M: OfRows<Row = ReconcileEvent>>(
     while let Some(message) = next {
         message.encoded(M::NAME, max_bytes, |bytes| intake.take::<M>(bytes))?;
         poll_fn(|context| intake.poll_hand_over(context)).await?;
+        poll_fn(|context| intake.poll_tried(context)).await;
         // An error is a call that is over.
         next = watch.idle.beside(events.next()).await.transpose().map_err(|_| Error::Cancelled)?;
         next.iter().for_each(|message| call.received(message.bytes()));
