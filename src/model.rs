@@ -209,12 +209,15 @@ impl Sums {
         self.total_cents.checked_sub(self.void_cents)?.checked_sub(self.paid_cents)
     }
 
-    /// Whether the invoices, the credit notes and what is outstanding of them each fit into 64 bits: then the sums of
-    /// any of them do.
+    /// Whether the invoices and the credit notes each fit into 64 bits, and all that can be owed by customers, and all that
+    /// can be owed to them: then the sums of any of them do, such as those of a customer.
     pub fn fit(&self) -> bool {
-        let invoices = self.total_cents.checked_sub(self.credit_note_cents);
-        let paid = self.paid_cents.checked_sub(self.credit_note_paid_cents);
-        invoices.is_some() && paid.is_some() && self.outstanding_cents().is_some()
+        let (notes, notes_paid) = (self.credit_note_cents, self.credit_note_paid_cents);
+        let owed_by =
+            self.total_cents.checked_sub(notes).and_then(|all| all.checked_sub(notes_paid));
+        let owed_to =
+            self.paid_cents.checked_sub(notes_paid).and_then(|all| notes.checked_sub(all));
+        owed_by.is_some() && owed_to.is_some()
     }
 }
 
@@ -244,4 +247,22 @@ pub struct Created {
     pub last_sequence: i64,
     /// An earlier upload with the same batch_id created them.
     pub already_applied: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What one customer owes and what another is owed cancel in the sum of the currency, and not in their own.
+    #[test]
+    fn sums_that_fit_fit_in_parts() {
+        const LARGE: i64 = 5_000_000_000_000_000_000;
+        let open = Sums::of(LARGE, 0, false);
+        let too_much_refunded = Sums::of(-1, -LARGE, false);
+        let too_much_paid = Sums::of(1, LARGE, false);
+        let owed_by_one = open.plus(too_much_refunded).unwrap();
+        let all = owed_by_one.plus(too_much_paid).unwrap();
+        assert!(all.outstanding_cents().is_some() && owed_by_one.outstanding_cents().is_none());
+        assert!(!all.fit() && open.fit() && too_much_refunded.plus(too_much_paid).unwrap().fit());
+    }
 }

@@ -68,17 +68,16 @@ WHERE last.invoice_id = invoices.invoice_id;
 UPDATE ledger SET last_event_sequence = (SELECT coalesce(max(event_sequence), 0) FROM reconcile_events);
 
 -- How much of the totals are credit notes, and how much is void. The invoices fit into 64 bits by themselves, and so do the
--- credit notes: then the sum of any of them does, those of a customer among them, and the server need not read the row
--- of each customer to know it.
+-- credit notes, all that can be owed by customers and all that can be owed to them: then the sum of any of them does,
+-- those of a customer among them, and the server need not read the row of each customer to know it.
 ALTER TABLE currency_totals ADD COLUMN credit_note_count INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE currency_totals ADD COLUMN credit_note_cents INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE currency_totals ADD COLUMN void_count        INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE currency_totals ADD COLUMN void_cents        INTEGER NOT NULL DEFAULT 0;
 -- The part of paid_cents that is of credit notes: 0 or less.
 ALTER TABLE currency_totals ADD COLUMN credit_note_paid_cents INTEGER NOT NULL DEFAULT 0
-    CHECK (typeof(total_cents - credit_note_cents) = 'integer')
-    CHECK (typeof(paid_cents - credit_note_paid_cents) = 'integer')
-    CHECK (typeof(total_cents - void_cents - paid_cents) = 'integer');
+    CHECK (typeof(total_cents - credit_note_cents - credit_note_paid_cents) = 'integer')
+    CHECK (typeof(credit_note_cents - (paid_cents - credit_note_paid_cents)) = 'integer');
 ALTER TABLE customer_totals ADD COLUMN credit_note_count INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE customer_totals ADD COLUMN credit_note_cents INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE customer_totals ADD COLUMN void_count        INTEGER NOT NULL DEFAULT 0;
