@@ -195,7 +195,7 @@ fn an_amount_is_written_as_it_is_asked_for() {
     for (decimal, thousands, cents, currency, expected) in [
         (None, None, -1_234_567, "EUR", "-1234567"),
         (Some('.'), None, 1_234_567, "EUR", "12345.67"),
-        (Some(','), Some('.'), -1_234_567_89, "EUR", "-1.234.567,89"),
+        (Some(','), Some('.'), -123_456_789, "EUR", "-1.234.567,89"),
         (Some(','), Some(' '), 99_999, "EUR", "999,99"),
         (Some('.'), Some('\''), 5, "EUR", "0.05"),
         (Some('.'), None, 0, "EUR", "0.00"),
