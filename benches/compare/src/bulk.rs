@@ -53,6 +53,7 @@ pub fn create(
         total_cents,
         paid_cents: 0,
         outstanding_cents: total_cents,
+        ..Default::default()
     });
     Ok(result(batch_id, (first_sequence, last_sequence), totals.collect(), false))
 }
@@ -129,5 +130,6 @@ fn result(
         last_sequence,
         batch_id: batch_id.to_owned(),
         already_applied,
+        ..Default::default()
     }
 }

@@ -297,7 +297,7 @@ fn upload(rows: usize) -> Bytes {
     for n in 0..rows {
         append(&invoice(&prefix, n), &mut bytes);
     }
-    let commit = Some(BulkCommit { batch_id: prefix, count: rows as i64 });
+    let commit = Some(BulkCommit { batch_id: prefix, count: rows as i64, ..Default::default() });
     append(&CreateInvoiceRequest { commit, ..Default::default() }, &mut bytes);
     bytes.freeze()
 }
@@ -382,6 +382,7 @@ impl Payments {
             currency: currency.clone(),
             received_at: Some(Timestamp { seconds: 1_700_000_000, nanos: 0 }),
             reference: String::new(),
+            ..Default::default()
         };
         append(&event, bytes);
         self.count += 1;

@@ -155,7 +155,7 @@ async fn creates(
 ) -> Result<(), Failure> {
     let good: Vec<_> = (0..500).map(|n| load::invoice("check", n)).collect();
     let commit = |batch_id: &str, count| CreateInvoiceRequest {
-        commit: Some(BulkCommit { batch_id: batch_id.to_owned(), count }),
+        commit: Some(BulkCommit { batch_id: batch_id.to_owned(), count, ..Default::default() }),
         ..Default::default()
     };
     let one = |id: &str| CreateInvoiceRequest { invoice_id: id.to_owned(), ..good[1].clone() };
@@ -203,6 +203,7 @@ async fn payments(
             currency: currency.to_owned(),
             received_at: Some(Timestamp { seconds: 1_700_000_000, nanos: 1 }),
             reference: "check".to_owned(),
+            ..Default::default()
         };
         append(&event, &mut bytes);
     };

@@ -11,9 +11,12 @@ const SEED: &str = "1";
 
 pub type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
+#[derive(Clone)]
 pub struct Data {
     pub directory: PathBuf,
     pub billstream: PathBuf,
+    /// Whether they are upgraded to the schema of our program, which the others do not know.
+    pub is_upgraded: bool,
 }
 
 impl Data {
@@ -21,6 +24,15 @@ impl Data {
     /// has it open, so that all find the same pages in the kernel's cache.
     pub fn base(&self, rows: usize) -> Result<PathBuf> {
         let path = self.directory.join(format!("base-{rows}.db"));
+        if self.is_upgraded && !path.exists() {
+            let directory = self.directory.parent().ok_or("no directory above")?.to_owned();
+            let before = Data { directory, is_upgraded: false, ..self.clone() }.base(rows)?;
+            fs::create_dir_all(&self.directory)?;
+            fs::copy(before, &path)?;
+            let mut upgrade = Command::new(&self.billstream);
+            upgrade.args(["summary", "--db"]).arg(&path).env("BILLSTREAM_UPGRADE_COPY", "false");
+            crate::doors::run(&mut upgrade)?;
+        }
         if !path.exists() {
             eprintln!("making a database of {rows} invoices");
             let unfinished = self.directory.join("unfinished.db");
@@ -29,6 +41,11 @@ impl Data {
             fs::rename(&unfinished, &path)?;
         }
         Ok(path)
+    }
+
+    /// The databases of our own program.
+    pub fn upgraded(&self) -> Data {
+        Data { directory: self.directory.join("upgraded"), is_upgraded: true, ..self.clone() }
     }
 
     /// A fresh copy for a run that writes, on disk before the run begins.

@@ -13,7 +13,8 @@ use crate::limits;
 use crate::python::{Python, Upload};
 use crate::report::{human, micros, promise, Bound, Promise, Row, Spread};
 use crate::scenario::{Bench, Sample};
-use crate::server::Program;
+use crate::server::{Program, Server};
+use crate::BEFORE;
 
 /// Rows or payments of each measurement that writes.
 pub const ROWS: usize = 100_000;
@@ -27,6 +28,8 @@ const RECONCILE: &str = "billstream reconcile";
 const OLD_RECONCILE: &str = "billstream reconcile, of --old";
 const EXPORT: &str = "billstream export";
 const OLD_EXPORT: &str = "billstream export, of --old";
+const TLS_RECONCILE: &str = "billstream reconcile, over TLS";
+const TLS_EXPORT: &str = "billstream export, over TLS";
 const SCAN: &str = "limit: scan and encode";
 const LOCAL_EXPORT: &str = "server.local(), export";
 const LOCAL_SUMMARY: &str = "server.local(), summary";
@@ -53,8 +56,20 @@ impl Doors {
         let ours = programs.billstream;
         // Once: a message a row takes Python up to half a minute.
         doors.python(bench, ours);
-        let old = programs.old.map(|path| Program { path: path.to_owned(), ..ours.clone() });
+        let old = programs.old.map(|path| Program {
+            name: BEFORE,
+            path: path.to_owned(),
+            ..ours.clone()
+        });
+        let over_tls = over_tls(bench, ours);
         for _ in 0..bench.scale.rounds {
+            match &over_tls {
+                Ok(ours) => {
+                    doors.add(TLS_RECONCILE, reconcile(bench, ours));
+                    doors.add(TLS_EXPORT, export(bench, ours));
+                }
+                Err(why) => doors.add(TLS_EXPORT, Err(why.to_string().into())),
+            }
             doors.add(INSERTS, raw_inserts(bench));
             doors.add(IMPORT, import(bench, ours));
             if let Some(old) = &old {
@@ -166,6 +181,10 @@ impl Doors {
                 promise(format!("{ours} / {other}"), rate(ours), rate(other), Bound::AtLeast(bound))
             })
             .collect();
+        for (ours, other) in [(TLS_RECONCILE, RECONCILE), (TLS_EXPORT, EXPORT)] {
+            let what = format!("{ours} / without");
+            promises.push(promise(what, rate(ours), rate(other), Bound::Shown));
+        }
         if has(LOCAL_SUMMARY) {
             let p50 = median(LOCAL_SUMMARY, |s| s.p50);
             let what = format!("{LOCAL_SUMMARY}: p50 / 1 µs");
@@ -204,7 +223,7 @@ fn scan(bench: &Bench) -> Result<Sample> {
 
 /// An export and the summaries of a program that has the server in its process.
 fn local(bench: &Bench, program: &Path) -> Result<(Sample, Sample)> {
-    let db = bench.data.base(bench.scale.read_base)?;
+    let db = bench.data.upgraded().base(bench.scale.read_base)?;
     let rows = bench.scale.export_rows.to_string();
     let printed = run(Command::new(program).arg(db).arg(rows))?;
     let (per_second, p50) = printed.trim().split_once(' ').ok_or("no two numbers")?;
@@ -213,22 +232,43 @@ fn local(bench: &Bench, program: &Path) -> Result<(Sample, Sample)> {
     Ok((export, Sample { p50: of(p50)?, ..Sample::default() }))
 }
 
+/// The program with a certificate of its own, made by openssl.
+fn over_tls(bench: &Bench, program: &Program) -> Result<Program> {
+    let [cert, key] = ["server.pem", "server.key"]
+        .map(|name| bench.data.directory.join(name).display().to_string());
+    let subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"];
+    let mut openssl = Command::new("openssl");
+    openssl.args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1"]).args(subject);
+    run(openssl.args(["-keyout", &key, "-out", &cert]))?;
+    let mut program = program.clone();
+    program.arguments.extend(["--tls-cert".into(), cert.clone(), "--tls-key".into(), key]);
+    program.tls_ca = Some(cert);
+    Ok(program)
+}
+
+/// A command of the program that calls its own server.
+fn client(program: &Program, server: &Server, arguments: &[&str]) -> Command {
+    let mut client = Command::new(&program.path);
+    client.args(arguments).args(["--addr", &server.address.to_string()]);
+    client.envs(program.tls_ca.iter().map(|ca| ("BILLSTREAM_CLIENT_TLS_CA", ca)));
+    client
+}
+
 /// A command of the program against its own server, over a fresh copy.
 fn command_line(bench: &Bench, program: &Program, command: &str, file: &Path) -> Result<Sample> {
-    let server = bench.start(program, &bench.data.copy(bench.scale.write_base)?)?;
+    let server = bench.start(program, &bench.data_of(program).copy(bench.scale.write_base)?)?;
     let start = Instant::now();
-    let mut client = Command::new(&program.path);
-    run(client.arg(command).arg(file).args(["--addr", &server.address.to_string()]))?;
+    run(&mut client(program, &server, &[command, &file.to_string_lossy()]))?;
     Ok(rate(ROWS, start))
 }
 
 /// As csv, in messages of batches, which an older program has to be asked for.
 fn export(bench: &Bench, program: &Program) -> Result<Sample> {
-    let server = bench.start(program, &bench.data.base(bench.scale.read_base)?)?;
+    let server = bench.start(program, &bench.data_of(program).base(bench.scale.read_base)?)?;
     let rows = bench.scale.export_rows;
-    let mut client = Command::new(&program.path);
-    client.args(["export", "--batched", "--max-rows", &rows.to_string()]);
-    client.args(["--addr", &server.address.to_string()]).stdout(Stdio::null());
+    let arguments = ["export", "--batched", "--max-rows", &rows.to_string()];
+    let mut client = client(program, &server, &arguments);
+    client.stdout(Stdio::null());
     // Once before, so that the database is in memory.
     run(&mut client)?;
     let start = Instant::now();

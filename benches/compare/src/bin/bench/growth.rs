@@ -74,7 +74,7 @@ fn point(
     program: &crate::server::Program,
     invoices: usize,
 ) -> Result<[f64; 4], String> {
-    let db = bench.data.base(invoices).map_err(|error| error.to_string())?;
+    let db = bench.data_of(program).base(invoices).map_err(|error| error.to_string())?;
     let server = bench.start(program, &db)?;
     let duration = bench.scale.duration.min(Duration::from_millis(500));
     let costs = load::run(async {

@@ -78,7 +78,7 @@ fn main() -> Result<()> {
     let beside = std::env::current_exe()?.with_file_name("bench-data");
     let directory = args.data.clone().unwrap_or(beside);
     fs::create_dir_all(&directory)?;
-    let data = Data { directory, billstream: args.billstream.clone() };
+    let data = Data { directory, billstream: args.billstream.clone(), is_upgraded: false };
     let mut scale = if args.short { short() } else { full() };
     scale.rounds = args.rounds.unwrap_or(scale.rounds);
     scale.guarded_runs = args.guarded_runs.unwrap_or(scale.guarded_runs);
@@ -143,6 +143,7 @@ fn programs(args: &Args) -> Result<Vec<Program>> {
         name,
         path: path.to_owned(),
         arguments: arguments.iter().map(|&argument| argument.to_owned()).collect(),
+        tls_ca: None,
     };
     let ours = of(BILLSTREAM, &args.billstream, &["serve"]);
     let others = match &args.old {
@@ -173,7 +174,7 @@ fn check(bench: &Bench, programs: &[Program]) -> Result<String> {
     let targets = data::ids(&bench.data.base(ROWS)?, 50)?;
     let mut first: Option<(&str, checks::Answers)> = None;
     for program in programs.iter().filter(|program| program.name != CEILING) {
-        let server = bench.start(program, &bench.data.copy(ROWS)?)?;
+        let server = bench.start(program, &bench.data_of(program).copy(ROWS)?)?;
         let answers = checks::run(server.address, &targets)?;
         let Some((name, expected)) = &first else {
             first = Some((program.name, answers));

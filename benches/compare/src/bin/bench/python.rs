@@ -51,7 +51,7 @@ impl Python {
         program: &Program,
         sizes: &[usize],
     ) -> Result<Vec<Upload>> {
-        let server = bench.start(program, &bench.data.copy(bench.scale.write_base)?)?;
+        let server = bench.start(program, &bench.data_of(program).copy(bench.scale.write_base)?)?;
         let mut script = Command::new(&self.interpreter);
         script.arg(format!("{HERE}/python/bulk.py")).env("PYTHONPATH", &self.stubs);
         // Loopback needs no proxy, and grpcio would ask one.

@@ -233,6 +233,14 @@ impl Bench {
         }
     }
 
+    /// The databases that a program serves.
+    pub fn data_of(&self, program: &Program) -> Data {
+        match program.name {
+            crate::BILLSTREAM => self.data.upgraded(),
+            _ => self.data.clone(),
+        }
+    }
+
     pub fn start(&self, program: &Program, db: &std::path::Path) -> Result<Server, String> {
         let takes_db = program.name != crate::CEILING;
         let log = self.data.directory.join(format!("{}.log", program.name));
@@ -249,8 +257,8 @@ impl Bench {
                 | Load::GrpcioReconcile
         );
         let db = match writes {
-            true => self.data.copy(self.scale.write_base),
-            false => self.data.base(self.scale.read_base),
+            true => self.data_of(program).copy(self.scale.write_base),
+            false => self.data_of(program).base(self.scale.read_base),
         };
         let server = self.start(program, &db.map_err(|error| error.to_string())?)?;
         let fail = |failure: Failure| match failure.code {

@@ -7,7 +7,8 @@ use std::path::PathBuf;
 
 use compare::proto::report_service_server::{ReportService, ReportServiceServer};
 use compare::proto::{
-    BulkResult, CreateInvoiceBatch, CreateInvoiceRequest, ExportRequest, Invoice, InvoiceBatch,
+    BulkResult, CreateInvoiceBatch, CreateInvoiceRequest, EventBatch, ExportEventsRequest,
+    ExportRequest, GetInvoiceRequest, GetInvoiceResponse, Invoice, InvoiceBatch,
     ListInvoicesRequest, ListInvoicesResponse, ReconcileAck, ReconcileAckBatch, ReconcileEvent,
     ReconcileEventBatch, Summary, SummaryRequest,
 };
@@ -104,6 +105,22 @@ impl Idiomatic {
 
 #[tonic::async_trait]
 impl ReportService for Idiomatic {
+    type ExportEventsStream = tokio_stream::Empty<Result<EventBatch, Status>>;
+
+    async fn get_invoice(
+        &self,
+        _: Request<GetInvoiceRequest>,
+    ) -> Result<Response<GetInvoiceResponse>, Status> {
+        Err(Status::unimplemented("the ledger is not compared"))
+    }
+
+    async fn export_events(
+        &self,
+        _: Request<ExportEventsRequest>,
+    ) -> Result<Response<Self::ExportEventsStream>, Status> {
+        Err(Status::unimplemented("the ledger is not compared"))
+    }
+
     async fn get_summary(
         &self,
         request: Request<SummaryRequest>,
