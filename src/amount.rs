@@ -52,13 +52,22 @@ impl AmountNotation {
     /// Reads an amount of `currency` as its number of minor units, at most [`MAX_AMOUNT_CENTS`] on either side of
     /// zero. The error is what was expected, and why `text` is not it.
     pub fn parse(&self, text: &str, currency: &str) -> Result<i64, String> {
-        let Some(decimal) = self.decimal else { return parse_minor(text) };
+        self.parse_within(text, currency, MAX_AMOUNT_CENTS)
+    }
+
+    /// The same of a sum of amounts, which may be all that 64 bits hold.
+    pub fn parse_sum(&self, text: &str, currency: &str) -> Result<i64, String> {
+        self.parse_within(text, currency, i64::MAX)
+    }
+
+    fn parse_within(&self, text: &str, currency: &str, max: i64) -> Result<i64, String> {
+        let Some(decimal) = self.decimal else { return parse_minor(text, max) };
         let Some(digits) = minor_digits(currency) else {
             let currency = quoted(currency);
             return Err(format!("an amount of a currency of ISO 4217, which has the number of its digits ({currency} is none)"));
         };
         let number =
-            Number { decimal, thousands: self.thousands, currency, digits: digits as usize };
+            Number { decimal, thousands: self.thousands, currency, digits: digits as usize, max };
         number.parse(text).map_err(|why| {
             let mut expected = "an amount such as ".to_owned();
             // OK because the digits of this currency are known.
@@ -100,14 +109,14 @@ fn alike(separator: char) -> &'static [char] {
     THOUSANDS.iter().find(|alike| alike.contains(&separator)).copied().unwrap_or_default()
 }
 
-fn parse_minor(text: &str) -> Result<i64, String> {
+fn parse_minor(text: &str, max: i64) -> Result<i64, String> {
     let cents = text.parse().ok();
-    if let Some(cents) = cents.filter(|it: &i64| it.unsigned_abs() <= MAX_AMOUNT_CENTS as u64) {
+    if let Some(cents) = cents.filter(|it: &i64| it.unsigned_abs() <= max as u64) {
         return Ok(cents);
     }
     let expected = "a whole number of cents";
     Err(match cents {
-        Some(_) => format!("{expected} ({MAX_AMOUNT_CENTS} are the most)"),
+        Some(_) => format!("{expected} ({max} are the most)"),
         None if text.contains(DECIMALS) && text.contains(|c: char| c.is_ascii_digit()) => {
             format!("{expected} (--decimal tells the decimal mark of amounts in major units)")
         }
@@ -122,6 +131,8 @@ struct Number<'a> {
     currency: &'a str,
     /// Of its minor unit.
     digits: usize,
+    /// The most of it.
+    max: i64,
 }
 
 /// Why a text is no such amount.
@@ -206,10 +217,10 @@ impl Number<'_> {
         let whole = whole.bytes().filter(u8::is_ascii_digit);
         let filled = std::iter::repeat_n(b'0', self.digits - kept.len());
         let cents = whole.chain(kept.bytes()).chain(filled).try_fold(0i64, |cents, digit| {
-            let cents = cents * 10 + i64::from(digit - b'0');
-            (cents <= MAX_AMOUNT_CENTS).then_some(cents)
+            let cents = cents.checked_mul(10)?.checked_add(i64::from(digit - b'0'))?;
+            (cents <= self.max).then_some(cents)
         });
-        cents.ok_or_else(|| format!("{MAX_AMOUNT_CENTS} minor units are the most"))
+        cents.ok_or_else(|| format!("{} minor units are the most", self.max))
     }
 
     fn too_exact(&self) -> Why {

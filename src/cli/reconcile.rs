@@ -76,14 +76,14 @@ pub fn run(args: &Reconcile) -> Result<()> {
     if args.dry_run {
         return dry_run(args, &events, &layout);
     }
-    check(args, &events, &layout)?;
+    let checked = check(args, &events, &layout)?;
     let progress = Progress::rows();
     let client = args.connection.client(&progress)?;
     let notes = progress.notes();
     let mut acks = Acks::new(args.format.or(Format::Csv), progress)?;
     let (sender, received) = client.reconcile().split();
     // Reading may wait for ever, and acknowledgements must not.
-    let reader = thread::spawn(move || send(&events, &layout, &sender));
+    let reader = thread::spawn(move || send(&events, &layout, checked.as_ref(), &sender));
     let result = acks.print_all(received).and_then(|()| {
         let panicked = |_| Failure::Failed(format!("{}: the reader panicked", args.file));
         let said = reader.join().map_err(panicked)??;
@@ -98,7 +98,7 @@ pub fn run(args: &Reconcile) -> Result<()> {
 /// Reads all events and prints what would become of them.
 fn dry_run(args: &Reconcile, source: &Source, layout: &Layout) -> Result<()> {
     let (expected, mut events) = (args.expect.expected(layout)?, Vec::new());
-    let notes = read(source, layout, &expected, |event| events.push(event))?;
+    let (notes, _) = read(source, layout, &expected, |event| events.push(event))?;
     let progress = Progress::rows();
     let client = args.connection.client(&progress)?;
     notes.iter().for_each(|note| progress.note(note));
@@ -116,6 +116,8 @@ struct Source {
     /// A file that can be read twice; `None`: stdin.
     file: Option<File>,
     is_regular: bool,
+    /// Of a regular file, when it was opened: what is added to it later is not read. (Those of /proc have 0.)
+    bytes: u64,
 }
 
 impl Source {
@@ -123,8 +125,9 @@ impl Source {
         let file = if path == "-" { None } else { Some(reading::open(path)?) };
         let metadata = file.as_ref().map(|file| file.metadata()).transpose();
         let metadata = metadata.map_err(|error| Failure::io(path, error))?;
-        let is_regular = metadata.is_some_and(|metadata| metadata.is_file());
-        Ok(Source { name: reading::display_name(path), file, is_regular })
+        let is_regular = metadata.as_ref().is_some_and(|metadata| metadata.is_file());
+        let bytes = metadata.filter(|_| is_regular).map_or(0, |metadata| metadata.len());
+        Ok(Source { name: reading::display_name(path), file, is_regular, bytes })
     }
 
     /// Reads from the start where that can be.
@@ -135,12 +138,16 @@ impl Source {
         if self.is_regular {
             file.rewind().map_err(|error| Failure::io(&self.name, error))?;
         }
+        if self.bytes > 0 {
+            return Rows::new(&self.name, layout, Box::new(file.take(self.bytes)));
+        }
         Rows::new(&self.name, layout, Box::new(file))
     }
 }
 
-/// Reads a file to its end before anything of it is sent, for all that is wrong with it.
-fn check(args: &Reconcile, source: &Source, layout: &Layout) -> Result<()> {
+/// Reads a file to its end before anything of it is sent, for all that is wrong with it. Gives what it has; `None` of
+/// what can be read only once.
+fn check(args: &Reconcile, source: &Source, layout: &Layout) -> Result<Option<Tally>> {
     let expected = args.expect.expected(layout)?;
     if !source.is_regular {
         return match expected.is_any() {
@@ -149,19 +156,19 @@ fn check(args: &Reconcile, source: &Source, layout: &Layout) -> Result<()> {
                  its end is known",
                 source.name
             ))),
-            false => Ok(()),
+            false => Ok(None),
         };
     }
-    read(source, layout, &expected, drop).map(drop)
+    read(source, layout, &expected, drop).map(|(_, tally)| Some(tally))
 }
 
-/// Gives all events to `take`, and what is to be said of the input; fails for all that is wrong with it.
+/// Gives all events to `take`, what is to be said of the input, and what it has; fails for all that is wrong with it.
 fn read(
     source: &Source,
     layout: &Layout,
     expected: &Expected,
     mut take: impl FnMut(ReconcileEvent),
-) -> Result<Vec<String>> {
+) -> Result<(Vec<String>, Tally)> {
     let (mut rows, mut tally) = (source.rows(layout)?, Tally::default());
     loop {
         match rows.next(event)? {
@@ -175,23 +182,38 @@ fn read(
     }
     rows.finish()?;
     expected.check(&source.name, &tally, layout)?;
-    Ok(rows.notes())
+    Ok((rows.notes(), tally))
 }
 
-/// Sends the events up to the first that is wrong. Gives what is to be said of the input.
-fn send(source: &Source, layout: &Layout, events: &Events) -> Result<Vec<String>> {
-    let mut rows = source.rows(layout)?;
+/// Sends the events up to the first that is wrong. Gives what is to be said of the input. Fails where it is not what
+/// was `checked`.
+fn send(
+    source: &Source,
+    layout: &Layout,
+    checked: Option<&Tally>,
+    events: &Events,
+) -> Result<Vec<String>> {
+    let (mut rows, mut sent) = (source.rows(layout)?, Tally::default());
     // A failed send only says that the stream is over; why is said with the acknowledgements.
     while let Next::Row(event) = rows.next(event)? {
+        sent.add(&event.currency, event.amount_cents);
         if events.send(event).is_err() {
-            break;
+            return Ok(rows.notes());
         }
     }
     rows.finish().map_err(|failure| match failure {
         Failure::Usage(message) => Failure::Usage(format!("{message}\n  {APPLIED}")),
         other => other,
     })?;
-    Ok(rows.notes())
+    match checked {
+        Some(checked) if *checked != sent => Err(Failure::Failed(format!(
+            "{}: it changed after it was checked, when it had {} rows: the {} that it had then are applied",
+            source.name,
+            checked.rows(),
+            sent.rows()
+        ))),
+        _ => Ok(rows.notes()),
+    }
 }
 
 /// Of what can be read only once; or of a file that is not what it was when it was checked.

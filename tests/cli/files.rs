@@ -400,3 +400,42 @@ fn a_payment_in_a_currency_in_lower_case_is_refused_with_the_option_that_helps()
     let applied = server.run(&["reconcile", &file, "--lowercase-currencies"]).ok();
     assert!(applied.contains("\ne1,PARTIAL,"), "{applied}");
 }
+
+#[test]
+fn a_file_that_is_cut_after_it_was_checked_is_told_of() {
+    use std::io::{BufRead, BufReader, Read};
+    const ROWS: usize = 200_000;
+    let server = Server::with_three();
+    let mut text = String::from("event_id,invoice_id,amount_cents,currency,received_at\n");
+    let row = |i: usize| format!("c{i:06},a,1,USD,2024-01-01T00:00:00Z\n");
+    let kept = text.len() + row(0).len() * (ROWS / 2);
+    (0..ROWS).for_each(|i| text += &row(i));
+    let file = server.file("cut.csv", &text);
+    let mut child = billstream(&at(&["reconcile", &file, "--expect-rows", "200000"], &server.addr))
+        .spawn()
+        .unwrap();
+    // It is being sent, and waits for this to be read with most of the file before it.
+    let mut acks = BufReader::new(child.stdout.take().unwrap());
+    for _ in 0..2 {
+        acks.read_line(&mut String::new()).unwrap();
+    }
+    std::fs::File::options().write(true).open(&file).unwrap().set_len(kept as u64).unwrap();
+    std::io::copy(&mut acks, &mut std::io::sink()).unwrap();
+    let mut stderr = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(1), "{stderr}");
+    assert!(
+        stderr.contains("it changed after it was checked, when it had 200000 rows"),
+        "{stderr}"
+    );
+}
+
+#[test]
+fn a_total_may_be_more_than_one_amount() {
+    let server = Server::start();
+    let two = "invoice_id,customer_id,total_amount_cents,currency,issued_at\n\
+               r1,c,600000000000000,IRR,2024-01-01T00:00:00Z\n\
+               r2,c,600000000000000,IRR,2024-01-01T00:00:00Z\n";
+    let file = server.file("two.csv", two);
+    server.run(&["import", &file, "--expect-total", "IRR=1200000000000000"]).ok();
+}

@@ -21,7 +21,7 @@ pub struct ExpectArgs {
 }
 
 /// Counts rows, and adds up their amounts.
-#[derive(Default)]
+#[derive(Default, PartialEq)]
 pub struct Tally {
     rows: u64,
     totals: BTreeMap<String, i128>,
@@ -42,7 +42,7 @@ impl ExpectArgs {
             let (currency, amount) = text
                 .split_once('=')
                 .ok_or_else(|| wrong("expected a currency, = and an amount"))?;
-            let parsed = layout.amounts.parse(amount, currency);
+            let parsed = layout.amounts.parse_sum(amount, currency);
             let total = parsed.map_err(|expected| wrong(&format!("expected {expected}")))?;
             Ok((currency.to_owned(), i128::from(total), amount.to_owned()))
         };
